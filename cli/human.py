@@ -1,0 +1,95 @@
+"""Numbers and times as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from provd.common import values
+
+_MINUTE = 60
+_HOUR = 60 * _MINUTE
+_DAY = 24 * _HOUR
+_KIB = 1024
+
+#: Characters of a value shown in a table's cell before it is cut; the terminal's width may cut it earlier.
+CELL_CHARS = 200
+
+
+def duration(seconds: float | None) -> str:
+    """`0.42ms`, `350ms`, `12.3s`, `3m 05s`, `2h 04m`, `3d 04h`; empty for None."""
+    if seconds is None:
+        return ""
+    if seconds < 0.9995:
+        ms = seconds * 1000
+        return f"{ms:.0f}ms" if ms >= 10 or ms == 0 else f"{ms:.2g}ms"
+    if seconds < _MINUTE - 0.05:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE}m {whole % _MINUTE:02d}s"
+    if whole < _DAY:
+        return f"{whole // _HOUR}h {whole % _HOUR // _MINUTE:02d}m"
+    return f"{whole // _DAY}d {whole % _DAY // _HOUR:02d}h"
+
+
+def zone() -> str:
+    """The name of the local time zone, said once per table."""
+    return datetime.now().astimezone().strftime("%Z")
+
+
+def moments(times: Iterable[datetime | None]) -> list[str]:
+    """Local times in one form for a whole column: the date is left out when all are of today."""
+    local = [None if moment is None else moment.astimezone() for moment in times]
+    today = datetime.now().astimezone().date()
+    dates = {moment.date() for moment in local if moment is not None}
+    if dates <= {today}:
+        form = "%H:%M:%S"
+    elif all(date.year == today.year for date in dates):
+        form = "%m-%d %H:%M"
+    else:
+        form = "%Y-%m-%d %H:%M"
+    return ["" if moment is None else moment.strftime(form) for moment in local]
+
+
+def moment(time: datetime | None) -> str:
+    """One local time in full, with its zone."""
+    return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def size(count: float) -> str:
+    """Bytes, such as `256.0 KiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < _KIB:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= _KIB
+    return f"{count:.1f} TiB"
+
+
+def many(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def cell(value: Any) -> str:
+    """A record's value in one short line of a table."""
+    text = _text(value)
+    return text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 1] + "…"
+
+
+def pairs(items: Mapping[str, Any] | None) -> str:
+    """`used` or `generated` as `lr=0.1 epochs=3`."""
+    return "" if not items else cell(" ".join(f"{name}={_text(value)}" for name, value in items.items()))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return " ".join(value.split())
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return values.to_json(value)

@@ -1,0 +1,82 @@
+"""The `provd` command: its groups, and how errors become one line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any, Optional
+
+import typer
+from typer.core import TyperGroup
+
+from provd.cli import config, consume, doctor, query, replay, runs, tasks
+from provd.cli.exits import DONE, INTERRUPTED, exit_status
+from provd.cli.output import say_error
+from provd.common.errors import ProvdError
+
+
+class ProvdGroup(TyperGroup):
+    """The root group: the one place where an error of ours ends a command."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; whatever it raises on purpose becomes one clear message and the status that fits."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except ProvdError as error:
+            say_error(str(error))
+            raise typer.Exit(exit_status(error)) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever read our output (`| head`) has had enough. Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(DONE) from None
+
+
+app = typer.Typer(
+    cls=ProvdGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Provenance of workflows: capture what ran, keep it, ask about it.",
+    epilog="Exit status: 0 done, 1 failed or incomplete, 2 wrong usage or settings, 3 a service cannot be reached.",
+)
+app.command("consume")(consume.consume)
+app.command("replay")(replay.replay)
+app.add_typer(runs.app, name="runs")
+app.command("tasks")(tasks.tasks)
+app.command("query")(query.query)
+app.command("doctor")(doctor.doctor)
+app.add_typer(config.app, name="config")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"provd {version('provd')}\n")
+        raise typer.Exit(DONE)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    settings: Annotated[
+        Optional[str],
+        typer.Option("--settings", metavar="FILE", help="Settings file (YAML); else PROVD_SETTINGS, ./provd.yaml."),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Keep what the commands below need of the options above them."""
+    context.obj = settings
+
+
+def main() -> None:
+    """The entry point of the `provd` command and of `python -m provd`."""
+    app(prog_name="provd")

@@ -1,0 +1,162 @@
+"""What goes to stdout (tables and JSON) and what goes to stderr (everything else).
+
+- A table fits the width it is given; on a terminal it has a rule below its header and colours, elsewhere neither.
+- A JSON document is one line. Times are ISO 8601 text with milliseconds and a Z; values that JSON cannot hold are in
+  the tagged form of `provd.common.values`.
+- Text from records is shown as it is: it is never read as markup, and control characters never reach a terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from provd.common import clock, values
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+#: Below this many columns a table leaves out what `--json` has.
+WIDE = 100
+
+STATUS_STYLES = {
+    "FINISHED": "green",
+    "RUNNING": "cyan",
+    "SUBMITTED": "blue",
+    "SKIPPED": "dim",
+    "CANCELLED": "yellow",
+    "DEGRADED": "yellow",
+    "ERROR": "bold red",
+    "LOST": "bold magenta",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: `firm` ones are never cut, the others give way first."""
+
+    header: str
+    right: bool = False
+    firm: bool = False
+    styles: dict[str, str] | None = None
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on one line."""
+    sys.stdout.write(json_line(document) + "\n")
+
+
+def json_line(document: Any) -> str:
+    """One document as this command line's JSON."""
+    return values.to_json(_with_iso(document))
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
+    """Print a table, with its title above when it has one."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    screen = console()
+    table = Table(
+        box=box.SIMPLE_HEAD if screen.is_terminal else None,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1) if screen.width < WIDE else (0, 2),
+        collapse_padding=True,
+        header_style="bold",
+    )
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        overflow: Literal["fold", "ellipsis"] = "fold" if column.firm else "ellipsis"
+        table.add_column(
+            column.header,
+            justify=justify,
+            overflow=overflow,
+            no_wrap=not column.firm,
+            min_width=None if column.firm else min(8, len(column.header)),
+        )
+    for row in rows:
+        table.add_row(
+            *(
+                Text(printable(text), style=(column.styles or {}).get(text, ""))
+                for column, text in zip(columns, row)
+            )
+        )
+    if title:
+        show(Text(f"\n{title}", style="bold"), on=screen)
+    show(table, on=screen)
+
+
+def print_fields(fields: Iterable[tuple[str, str]], *, styles: dict[str, str] | None = None) -> None:
+    """Print names and values one below the other; empty values are left out."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for name, text in fields:
+        if text:
+            grid.add_row(name, Text(printable(text), style=(styles or {}).get(text, "")))
+    show(grid)
+
+
+def print_line(text: str, *, style: str = "", indent: int = 0) -> None:
+    """Print text on stdout, wrapped at the width."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    show(Padding(Text(printable(text), style=style), (0, 0, 0, indent)))
+
+
+def show(renderable: RenderableType, *, on: Console | None = None) -> None:
+    """Print anything rich can render; away from a terminal without trailing blanks."""
+    screen = on or console()
+    if screen.is_terminal:
+        screen.print(renderable)
+        return
+    with screen.capture() as captured:
+        screen.print(renderable)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
+
+
+def console() -> Console:
+    """Stdout, as wide as the terminal or `COLUMNS` says."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def width() -> int:
+    """The columns that a table may use."""
+    return console().width
+
+
+def say(text: str) -> None:
+    """Tell the person something on stderr."""
+    sys.stderr.write(printable(text) + "\n")
+
+
+def say_error(text: str) -> None:
+    """Tell what went wrong on stderr, in one clear line."""
+    sys.stderr.write(f"provd: {printable(text)}\n")
+
+
+def printable(text: str) -> str:
+    """The text without control characters (a record may hold a terminal's escape sequences) and lone surrogates."""
+    clean = "".join(char if char >= " " and char != "\x7f" or char in "\n\t" else "\ufffd" for char in text)
+    return clean.encode("utf-8", "replace").decode("utf-8")
+
+
+def _with_iso(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return clock.to_iso(clock.from_datetime(value))
+    if isinstance(value, dict):
+        return {key: _with_iso(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_iso(item) for item in value]
+    return value

@@ -1,0 +1,180 @@
+"""The page of `provd runs show`, and the same as one JSON object."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from provd.cli import human, output
+from provd.cli.output import STATUS_STYLES, Column
+from provd.cli.run_tables import count_columns, count_statuses, counts
+from provd.common.record import Record
+from provd.query.summary import ErrorGroup, RunSummary
+
+#: Rows that the page shows of a long list; `--json` has them all.
+_PRODUCERS_SHOWN = 20
+_ERRORS_SHOWN = 5
+
+#: Lines of a traceback that the page shows, the last ones.
+_TRACEBACK_LINES = 12
+
+#: Producers that need a look come first.
+_TELLING = {"LOST": 0, "ERROR": 1, "CANCELLED": 2, "RUNNING": 3}
+
+
+def run_document(summary: RunSummary) -> Record:
+    """The summary as JSON has it: the run's record with what was derived on top."""
+    document = {key: value for key, value in summary.workflow.items() if key != "filled"}
+    document.update(summary.run.to_document())
+    document["producers"] = [_present(asdict(producer)) for producer in summary.producers]
+    document["activities"] = [_present(asdict(activity)) for activity in summary.activities]
+    document["errors"] = [_present(asdict(error)) for error in summary.errors]
+    document["complete"] = summary.complete
+    document["verdict"] = summary.verdict
+    return document
+
+
+def print_run(summary: RunSummary) -> None:
+    """The page."""
+    output.print_fields(_fields(summary), styles=STATUS_STYLES)
+    _print_failure(summary.workflow)
+    _print_activities(summary)
+    _print_producers(summary)
+    _print_errors(summary)
+    style = "bold green" if summary.complete else "bold yellow"
+    output.print_line(f"\nbooks  {summary.verdict}", style=style)
+
+
+def _present(items: dict[str, Any]) -> Record:
+    return {key: value for key, value in items.items() if value is not None}
+
+
+def _fields(summary: RunSummary) -> list[tuple[str, str]]:
+    run, record = summary.run, summary.workflow
+    return [
+        ("run", run.workflow_id),
+        ("name", run.name or ""),
+        ("campaign", run.campaign_id or ""),
+        ("status", run.status),
+        ("started", human.moment(run.started_at)),
+        ("ended", human.moment(run.ended_at)),
+        ("took", human.duration(run.duration)),
+        ("user", _user(record)),
+        ("directory", record.get("cwd", "")),
+        ("command", " ".join(str(part) for part in record.get("argv", ()))),
+        ("code", _code(record.get("code") or {})),
+        *_environment(record.get("environment") or {}),
+        ("arguments", human.pairs(record.get("args"))),
+        ("tags", ", ".join(str(tag) for tag in record.get("tags", ()))),
+        ("attempt", human.cell(record.get("attempt"))),
+        ("after", record.get("predecessor", "")),
+    ]
+
+
+def _user(record: Record) -> str:
+    user, host = record.get("user", ""), record.get("hostname", "")
+    return f"{user}@{host}" if user and host else user or host
+
+
+def _code(code: Record) -> str:
+    commit = str(code.get("commit") or "")[:12]
+    dirty = " (with uncommitted changes)" if code.get("dirty") else ""
+    parts = [code.get("repository"), code.get("branch"), commit + dirty if commit else None]
+    known = " ".join(str(part) for part in parts if part)
+    return known or human.pairs({key: value for key, value in code.items() if value is not None})
+
+
+def _environment(environment: Record) -> list[tuple[str, str]]:
+    fields = []
+    scheduler = environment.get("scheduler")
+    if isinstance(scheduler, dict):
+        fields.append(("scheduler", human.pairs(scheduler)))
+    rest = {key: value for key, value in environment.items() if key != "scheduler" or not isinstance(value, dict)}
+    return [("environment", human.pairs(rest)), *fields]
+
+
+def _print_failure(record: Record) -> None:
+    if record.get("stderr"):
+        output.print_line(str(record["stderr"]).strip(), style="red", indent=2)
+    if record.get("traceback"):
+        _print_traceback(str(record["traceback"]))
+
+
+def _print_activities(summary: RunSummary) -> None:
+    if not summary.activities:
+        return
+    statuses = count_statuses(activity.tasks for activity in summary.activities)
+    figures = ("mean", "median", "p95", "max")
+    columns = [
+        Column("activity"),
+        *count_columns(statuses),
+        *(Column(figure, right=True, firm=True) for figure in figures),
+    ]
+    rows = [
+        [
+            activity.activity_id,
+            *counts(activity.tasks, statuses),
+            *(human.duration(getattr(activity.durations, figure, None)) for figure in figures),
+        ]
+        for activity in summary.activities
+    ]
+    output.print_table(columns, rows, title="activities")
+
+
+def _print_producers(summary: RunSummary) -> None:
+    if not summary.producers:
+        return
+    ordered = sorted(summary.producers, key=lambda producer: _TELLING.get(producer.status, 9))
+    shown = ordered[:_PRODUCERS_SHOWN]
+    ranked = any(producer.rank is not None for producer in shown)
+    columns = [
+        Column("producer", firm=True),
+        Column("host"),
+        Column("pid", right=True, firm=True),
+        *([Column("rank", right=True, firm=True)] if ranked else []),
+        Column("status", firm=True, styles=STATUS_STYLES),
+        Column("messages", right=True, firm=True),
+        Column("tasks", right=True, firm=True),
+    ]
+    rows = [
+        [
+            producer.producer_id,
+            producer.hostname or "",
+            human.cell(producer.pid),
+            *([human.cell(producer.rank)] if ranked else []),
+            producer.status,
+            f"{producer.messages:,}",
+            f"{producer.tasks:,}",
+        ]
+        for producer in shown
+    ]
+    output.print_table(columns, rows, title="producers")
+    if len(shown) < len(ordered):
+        output.print_line(f"and {human.many(len(ordered) - len(shown), 'producer')} more: --json lists all")
+
+
+def _print_errors(summary: RunSummary) -> None:
+    if not summary.errors:
+        return
+    output.print_line("\nerrors", style="bold")
+    for error in summary.errors[:_ERRORS_SHOWN]:
+        _print_error(error)
+    more = len(summary.errors) - _ERRORS_SHOWN
+    if more > 0:
+        output.print_line(f"and {more} more kinds: --json lists all")
+
+
+def _print_error(error: ErrorGroup) -> None:
+    times = f"{error.count:,} × " if error.count > 1 else ""
+    output.print_line(f"{times}{error.activity_id}: {error.message}", style="red")
+    output.print_line(f"task {error.task_id}", indent=2)
+    if error.traceback:
+        _print_traceback(error.traceback)
+
+
+def _print_traceback(text: str) -> None:
+    lines = text.rstrip().splitlines()
+    cut = len(lines) - _TRACEBACK_LINES
+    if cut > 0:
+        lines = [f"… {human.many(cut, 'line')} before", *lines[cut:]]
+    output.print_line("\n".join(lines), style="dim", indent=2)

@@ -1,0 +1,125 @@
+"""The tables of `provd runs tail` and `provd runs verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from provd.cli import human, output
+from provd.cli.output import STATUS_STYLES, Column
+from provd.common.ranges import Ranges
+from provd.query.runs import Run
+from provd.query.verify import GAPS, counts_agree, verdict
+from provd.store.books import ProducerBooks, WorkflowBooks
+
+#: Headers of task counts; the first two stand in every table, the others where there is something to count.
+_COUNT_HEADERS = {
+    "FINISHED": "done",
+    "ERROR": "failed",
+    "RUNNING": "running",
+    "CANCELLED": "cancelled",
+    "SKIPPED": "skipped",
+    "SUBMITTED": "waiting",
+}
+_ALWAYS = ("FINISHED", "ERROR")
+
+#: Producers that a table of books lists before it keeps to those with something to tell.
+_ALL_PRODUCERS_UP_TO = 20
+
+
+def print_runs(runs: Sequence[Run]) -> None:
+    """The list of runs."""
+    statuses = count_statuses(run.tasks for run in runs)
+    wide = output.width() >= output.WIDE
+    columns = [
+        Column("run", firm=True),
+        Column("status", firm=True, styles=STATUS_STYLES),
+        Column(f"started ({human.zone()})", firm=True),
+        Column("took", right=True, firm=True),
+        *count_columns(statuses),
+    ]
+    columns += [Column("campaign"), Column("name")] if wide else [Column("name")]
+    rows = []
+    for run, started in zip(runs, human.moments(run.started_at for run in runs)):
+        row = [run.workflow_id, run.status, started, human.duration(run.duration), *counts(run.tasks, statuses)]
+        names = [run.campaign_id or "", run.name or ""]
+        rows.append(row + (names if wide else ["/".join(name for name in names if name)]))
+    if not wide:
+        columns[-1] = Column("campaign/name")
+    output.print_table(columns, rows)
+
+
+def count_statuses(tasks: Iterable[Mapping[str, int]]) -> list[str]:
+    """The statuses that a table of these counts has columns for."""
+    seen = {status for one in tasks for status in one}
+    return [status for status in _COUNT_HEADERS if status in _ALWAYS or status in seen]
+
+
+def count_columns(statuses: Sequence[str]) -> list[Column]:
+    """Their columns."""
+    return [Column(_COUNT_HEADERS[status], right=True, firm=True) for status in statuses]
+
+
+def counts(tasks: Mapping[str, int], statuses: Sequence[str]) -> list[str]:
+    """One row's cells of them."""
+    return [f"{tasks.get(status, 0):,}" for status in statuses]
+
+
+def print_books(books: WorkflowBooks, *, gaps_shown: int) -> None:
+    """The books: a line a producer, the gaps as ranges, the verdict."""
+    told = [part for part in books.producers if not part.complete]
+    listed = list(books.producers) if len(books.producers) <= _ALL_PRODUCERS_UP_TO else told[:_ALL_PRODUCERS_UP_TO]
+    if listed:
+        _print_producers(books, listed)
+        if len(listed) < len(books.producers):
+            output.print_line(f"and {human.many(len(books.producers) - len(listed), 'producer')} more: --json lists all")
+    for part in listed:
+        for line in _gap_lines(part, gaps_shown):
+            output.print_line(f"{part.producer_id}: {line}", style="yellow")
+    if books.missing_ranks:
+        output.print_line(f"ranks never seen: {Ranges.of_numbers(books.missing_ranks)}", style="yellow")
+    output.print_line(f"{books.workflow_id}: {verdict(books)}", style="bold green" if books.complete else "bold red")
+
+
+def _print_producers(books: WorkflowBooks, listed: Sequence[ProducerBooks]) -> None:
+    gaps = [bucket for bucket in GAPS if books.total(bucket)]
+    ranked = any(part.rank is not None for part in listed)
+    columns = [
+        Column("producer", firm=True),
+        Column("host"),
+        *([Column("rank", right=True, firm=True)] if ranked else []),
+        Column("produced", right=True, firm=True),
+        Column("stored", right=True, firm=True),
+        *(Column(bucket, right=True, firm=True) for bucket in gaps),
+        Column("tasks", right=True, firm=True),
+        Column("closed", firm=True, styles={"no": "bold red"}),
+    ]
+    output.print_table(
+        columns,
+        [
+            [
+                part.producer_id,
+                part.hostname or "",
+                *(["" if part.rank is None else str(part.rank)] if ranked else []),
+                f"{part.produced:,}",
+                f"{len(part.stored):,}",
+                *(f"{len(getattr(part, bucket)):,}" for bucket in gaps),
+                f"{part.tasks_stored:,}",
+                "yes" if part.closed else "no",
+            ]
+            for part in listed
+        ],
+    )
+
+
+def _gap_lines(part: ProducerBooks, gaps_shown: int) -> list[str]:
+    lines = []
+    for bucket in GAPS:
+        ranges: Ranges = getattr(part, bucket)
+        if len(ranges):
+            more = len(ranges.spans) - gaps_shown
+            lines.append(f"{bucket} {Ranges(ranges.spans[:gaps_shown])}" + (f" and {more} more" if more > 0 else ""))
+    if not part.closed:
+        lines.append("has not closed")
+    if not counts_agree(part):
+        lines.append(f"counted {part.tasks_ended:,} ended tasks, the store has {part.tasks_stored:,}")
+    return lines

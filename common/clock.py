@@ -1,0 +1,36 @@
+"""Time, in the two forms that a record needs.
+
+Instants are UTC milliseconds since 1970 (MongoDB keeps no more); durations come from a monotonic clock, so that a
+stepped or skewed wall clock never makes one negative.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MILLISECOND = timedelta(milliseconds=1)
+
+#: Seconds of a clock that never goes back; only differences mean anything.
+monotonic = time.perf_counter
+
+
+def now_ms() -> int:
+    """The present instant, in UTC milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def to_datetime(ms: int) -> datetime:
+    """An instant as an aware UTC datetime; raises `OverflowError` outside the years 1-9999."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def from_datetime(moment: datetime) -> int:
+    """An aware datetime as UTC milliseconds, rounded down."""
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def to_iso(ms: int) -> str:
+    """An instant as ISO 8601 with milliseconds, such as `2026-11-20T14:03:00.250Z`."""
+    return to_datetime(ms).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"

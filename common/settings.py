@@ -1,0 +1,348 @@
+"""Settings: every key, its default, and where its value comes from.
+
+A value is taken from the first of these that has it:
+
+1. the command line (`overrides`),
+2. the environment: `PROVD_` and the key in capitals,
+3. the settings file: `--settings`, else `PROVD_SETTINGS`, else `./provd.yaml` if it exists,
+4. the default, which stands here and nowhere else.
+
+- An unknown key is an error that names the nearest known one; so is a value of the wrong type or out of bounds.
+- Nothing is read at import, and PyYAML is loaded only when there is a file to read.
+- A URL is never shown with its password: use `mask_url`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from provd.common.errors import InvalidId, SettingsError
+from provd.common.ids import check_id
+
+PREFIX = "PROVD_"
+LOCAL_FILE = "provd.yaml"
+
+BROKER_SCHEMES = ("redis", "rediss", "unix", "file")
+STORE_SCHEMES = ("mongodb", "mongodb+srv", "sqlite")
+
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+
+def _setting(default: Any, help: str, *, at_least: float | None = None, at_most: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "at_least": at_least, "at_most": at_most})
+
+
+def _default_data_dir() -> str:
+    return os.path.join(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "provd")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The effective settings. Raises `SettingsError` when a value makes no sense."""
+
+    enabled: bool = _setting(True, "capture anything at all; off, a decorated call costs one branch")
+    broker_url: str | None = _setting(
+        None,
+        "redis://, rediss://, unix:///path or file:///folder (spool only); empty: spool only; not set: the embedded"
+        " broker of this user if it runs, else redis://localhost:6379/0, else the spool",
+    )
+    store_url: str | None = _setting(
+        None,
+        "mongodb://, mongodb+srv:// or sqlite:///path; not set: the embedded store of this user if it exists, else"
+        " mongodb://localhost:27017/provd",
+    )
+    namespace: str = _setting("provd", "prefix of every Redis key; keeps two deployments on one Redis apart")
+    workflow_id: str | None = _setting(None, "the workflow to join; `auto` makes one id per scheduler job and step")
+    campaign_id: str | None = _setting(None, "the campaign that workflows of this process belong to")
+    data_dir: str = field(
+        default_factory=_default_data_dir,
+        metadata={"help": "folder of the embedded broker and store, and of the spool unless that has its own"},
+    )
+    spool_dir: str | None = _setting(
+        None, "folder of the JSONL spool, on a disk that outlives the job; not set: `spool` in data_dir"
+    )
+    flush_interval_s: float = _setting(
+        0.2, "seconds a finished message may wait in the producer before it is sent", at_least=0.01, at_most=60
+    )
+    buffer_bytes: int = _setting(
+        16 * _MIB, "bytes of messages a producer holds in memory before they go to the spool", at_least=_MIB
+    )
+    frame_messages: int = _setting(500, "messages in one frame at most", at_least=1, at_most=100_000)
+    frame_bytes: int = _setting(256 * 1024, "bytes of one frame, roughly, at most", at_least=1024, at_most=64 * _MIB)
+    exit_drain_s: float = _setting(
+        2.0, "seconds a process may spend at its exit on sending what is left; then it is spooled", at_least=0
+    )
+    connect_timeout_s: float = _setting(
+        1.0, "seconds to wait for Redis to accept or answer", at_least=0.05, at_most=60
+    )
+    heartbeat_s: float = _setting(10.0, "seconds between a producer's signs of life", at_least=0.5, at_most=3600)
+    lost_after_s: float = _setting(60.0, "seconds of silence after which running work reads as LOST", at_least=1)
+    spool_ceiling_bytes: int = _setting(
+        10 * _GIB, "bytes one process may spool; beyond, messages are dropped and counted", at_least=_MIB
+    )
+    spool_free_floor: float = _setting(
+        0.05, "share of the spool's disk that is left free; below, messages are dropped and counted", at_least=0,
+        at_most=0.9,
+    )  # fmt: skip
+    buckets: int = _setting(
+        16, "slots that streams are spread over, fixed by the first process to use a Redis", at_least=1, at_most=16384
+    )
+    claim_after_s: float = _setting(
+        60.0, "seconds without a sign of life after which a consumer's frames are taken over", at_least=0.1
+    )
+    batch_messages: int = _setting(2000, "messages in one batch of writes to the store", at_least=1, at_most=100_000)
+    batch_bytes: int = _setting(16 * _MIB, "bytes in one batch of writes to the store, roughly", at_least=_MIB)
+    batch_wait_s: float = _setting(0.1, "seconds a batch may wait to fill", at_least=0, at_most=60)
+    drain_share: float = _setting(
+        0.5, "share of Redis' maxmemory above which a consumer without a store spools", at_least=0.01, at_most=1
+    )
+    metrics_port: int | None = _setting(None, "loopback port of the Prometheus metrics; not set: none", at_least=1,
+                                        at_most=65535)  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for key in _FIELDS:
+            _check(key, getattr(self, key), "setting")
+
+    @property
+    def data_path(self) -> Path:
+        """`data_dir` as an absolute path."""
+        return Path(os.path.expanduser(self.data_dir)).absolute()
+
+    @property
+    def spool_path(self) -> Path:
+        """Where this process spools: the folder of a `file://` broker, else `spool_dir`, else inside `data_dir`."""
+        if self.broker_url is not None and self.broker_url.startswith("file:"):
+            return Path(urlsplit(self.broker_url).path).absolute()
+        return Path(os.path.expanduser(self.spool_dir)).absolute() if self.spool_dir else self.data_path / "spool"
+
+    @property
+    def embedded_socket(self) -> Path:
+        """The unix socket of this user's embedded broker; a path too long for a socket gets a short stand-in."""
+        path = self.data_path / "redis" / "redis.sock"
+        if len(os.fsencode(path)) <= _SOCKET_PATH_MAX:
+            return path
+        import hashlib
+
+        digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+        return Path(f"/tmp/provd-{os.getuid()}") / f"{digest}.sock"  # noqa: S108 - made 0700 and checked by its maker
+
+    @property
+    def embedded_store(self) -> Path:
+        """The file of this user's embedded store."""
+        return self.data_path / "provd.db"
+
+    def resolved_broker_url(self) -> str:
+        """The broker to use; empty for the spool alone."""
+        if self.broker_url is not None:
+            return "" if self.broker_url.startswith("file:") else self.broker_url
+        socket = self.embedded_socket
+        return f"unix://{socket}" if socket.exists() else "redis://localhost:6379/0"
+
+    def resolved_store_url(self) -> str:
+        """The store to use."""
+        if self.store_url is not None:
+            return self.store_url
+        file = self.embedded_store
+        return f"sqlite:///{file}" if file.exists() else "mongodb://localhost:27017/provd"
+
+
+#: Longest path of a unix socket that every supported system takes.
+_SOCKET_PATH_MAX = 100
+
+_FIELDS = {item.name: item for item in fields(Settings)}
+
+KEYS: tuple[str, ...] = tuple(_FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A value as it was given, and by what: shown by `provd config show` and named in errors."""
+
+    value: object
+    source: str
+
+
+def load(
+    *,
+    overrides: Mapping[str, object] | None = None,
+    settings_file: str | os.PathLike[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read the settings. Raises `SettingsError` that names source, key, value and fix."""
+    origins = gather(overrides=overrides, settings_file=settings_file, environ=environ)
+    return Settings(**{key: _convert(key, origin) for key, origin in origins.items()})
+
+
+def load_leniently(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[SettingsError]]:
+    """Read the settings inside a user's program, where nothing may be refused (G1).
+
+    What is wrong is left at its default and returned; when it is not known where messages should go, they go to the
+    spool.
+    """
+    wrong: list[SettingsError] = []
+    values: dict[str, Any] = {}
+    try:
+        origins = gather(environ=environ)
+    except SettingsError as error:
+        return Settings(broker_url=""), [error]
+    for key, origin in origins.items():
+        try:
+            values[key] = _convert(key, origin)
+        except SettingsError as error:
+            wrong.append(error)
+            if key == "broker_url":
+                values[key] = ""
+    return Settings(**values), wrong
+
+
+def gather(
+    *,
+    overrides: Mapping[str, object] | None = None,
+    settings_file: str | os.PathLike[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, Origin]:
+    """Every value that is given somewhere, by key, from the highest source that has it."""
+    environ = os.environ if environ is None else environ
+    origins: dict[str, Origin] = {}
+    file = settings_file or environ.get(PREFIX + "SETTINGS") or (LOCAL_FILE if os.path.exists(LOCAL_FILE) else None)
+    if file:
+        for key, value in _read_file(os.fspath(file)).items():
+            _check_known(str(key), f"in {file}")
+            origins[str(key)] = Origin(value, f"{file}: {key}")
+    for name, text in environ.items():
+        if name.startswith(PREFIX) and name not in _OTHER_VARIABLES:
+            key = name[len(PREFIX) :].lower()
+            _check_known(key, f"in the environment ({name})")
+            origins[key] = Origin(text, name)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            origins[key] = Origin(value, "--" + key.replace("_url", "").replace("_", "-"))
+    return origins
+
+
+#: Variables of ours that are not settings.
+_OTHER_VARIABLES = frozenset(
+    {PREFIX + "SETTINGS", PREFIX + "PARENT_TASK_ID", PREFIX + "TEST_REDIS_URL", PREFIX + "TEST_MONGO_URL"}
+)
+
+
+def mask_url(url: str) -> str:
+    """The URL with its password, and anything in its query, hidden."""
+    masked = re.sub(r"(?<=://)([^/@]*):([^/]*)@", r"\1:***@", url)
+    return re.sub(r"(?i)([?&](?:password|token|secret|\w*key\w*|tlsCertificateKeyFilePassword)=)[^&]*", r"\1***", masked)
+
+
+def _read_file(file: str) -> dict[Any, Any]:
+    try:
+        with open(file, encoding="utf-8") as stream:
+            text = stream.read()
+    except OSError as error:
+        raise SettingsError(f"settings file {file}: {error.strerror}; name a readable YAML file") from error
+    import yaml
+
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"settings file {file} is not YAML: {' '.join(str(error).split())}") from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise SettingsError(f"settings file {file}: write one `key: value` a line; see settings.sample.yaml")
+    return document
+
+
+def _check_known(key: str, where: str) -> None:
+    if key in _FIELDS:
+        return
+    near = difflib.get_close_matches(key, KEYS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "; `provd config show` lists them all"
+    raise SettingsError(f"unknown setting {key!r} {where}{hint}")
+
+
+def _convert(key: str, origin: Origin) -> Any:
+    """A value as its key's type; text is read as YAML would read it."""
+    kind = str(_FIELDS[key].type)
+    value = origin.value
+    if isinstance(value, str) and "str" not in kind:
+        value = _from_text(key, value.strip(), kind, origin)
+    if "str" in kind and isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if kind.startswith("float") and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if value is None and _FIELDS[key].default is not None:
+        value = _default(key)
+    _check(key, value, origin.source)
+    return value
+
+
+def _default(key: str) -> Any:
+    item = _FIELDS[key]
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def _from_text(key: str, text: str, kind: str, origin: Origin) -> Any:
+    try:
+        if kind == "bool":
+            return _WORDS[text.lower()]
+        if kind.startswith("int"):
+            return int(text) if text else None
+        return float(text)
+    except (KeyError, ValueError):
+        raise SettingsError(f"{origin.source} is {text!r}: {_expected(key)}") from None
+
+
+def _expected(key: str) -> str:
+    item = _FIELDS[key]
+    kind = str(item.type).partition(" ")[0]
+    words = {"bool": "use true or false", "int": "use a whole number", "float": "use a number", "str": "use text"}[kind]
+    low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
+    if low is not None:
+        words += f" from {low:g}" + (f" to {high:g}" if high is not None else " up")
+    return words
+
+
+_TYPES: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,)}
+
+
+def _check(key: str, value: Any, source: str) -> None:
+    item = _FIELDS[key]
+    kind, _, optional = str(item.type).partition(" ")
+    if value is None and optional:
+        return
+    shown = mask_url(repr(value))
+    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+        raise SettingsError(f"{source} is {shown}: {_expected(key)}")
+    low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        raise SettingsError(f"{source} is {shown}: {_expected(key)}")
+    _check_meaning(key, value, source)
+
+
+def _check_meaning(key: str, value: Any, source: str) -> None:
+    if key == "broker_url" and value:
+        _check_scheme(value, BROKER_SCHEMES, source)
+    elif key == "store_url":
+        _check_scheme(value, STORE_SCHEMES, source)
+    elif key in ("workflow_id", "campaign_id", "namespace"):
+        try:
+            check_id(value, source)
+        except InvalidId as error:
+            raise SettingsError(str(error)) from None
+
+
+def _check_scheme(url: str, schemes: tuple[str, ...], source: str) -> None:
+    scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme not in schemes:
+        allowed = ", ".join(f"{name}://" for name in schemes)
+        raise SettingsError(f"{source} is {mask_url(url)!r}: this version takes {allowed}")

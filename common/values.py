@@ -1,0 +1,156 @@
+"""The one stated form of values that a plain JSON or BSON document cannot hold.
+
+A record's values are: None, bool, int of any size, float with NaN and infinities, text with any code point, bytes,
+aware datetime in whole milliseconds, list, and dict with keys of any of the hashable ones (or tuples of them).
+
+portable form (what both stores keep)           stands for
+{"~int": "0x1f…"}                               an int outside 64 bits
+{"~str": <bytes>}                               text with lone surrogates, as UTF-8 with `surrogatepass`
+{"~map": [[key, value], …]}                     a dict with a key that is not text, holds a NUL or a lone surrogate,
+                                                or begins with `$` or `~`
+
+JSON form, on top (MongoDB Extended JSON)
+{"$date": "2026-11-20T14:03:00.250Z"}           an aware datetime (read also: a number of UTC milliseconds)
+{"$binary": {"base64": "…", "subType": "00"}}   bytes
+{"$numberDouble": "NaN"}                        NaN, Infinity, -Infinity
+
+- `from_portable(to_portable(v)) == v` and `from_json(to_json(v)) == v` for every value above (tuples inside keys
+  stay tuples).
+- A user's dict never reads back as anything else: keys that look like tags are always escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from datetime import datetime
+from typing import Any
+
+from provd.common import clock
+
+_INT64_MIN = -(1 << 63)
+_INT64_MAX = (1 << 63) - 1
+
+#: Types whose subclasses are recorded as the type itself.
+_BASES: tuple[Any, ...] = (bool, int, float, str, bytes, dict, list, tuple)
+
+_PLAIN = frozenset({type(None), bool, float, bytes, datetime})
+
+
+def to_portable(value: Any) -> Any:
+    """Rewrite what neither BSON nor JSON can hold; everything else is the same value, in new containers."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is str:
+        return value if _is_clean(value) else {"~str": value.encode("utf-8", "surrogatepass")}
+    if kind is int:
+        return value if _INT64_MIN <= value <= _INT64_MAX else {"~int": hex(value)}
+    if kind is dict:
+        if all(_is_plain_key(key) for key in value):
+            return {key: to_portable(item) for key, item in value.items()}
+        return {"~map": [[to_portable(key), to_portable(item)] for key, item in value.items()]}
+    if kind is list or kind is tuple:
+        return [to_portable(item) for item in value]
+    return _to_portable_subclass(value)
+
+
+def _to_portable_subclass(value: Any) -> Any:
+    for base in _BASES:
+        if isinstance(value, base):
+            return to_portable(base(value))
+    raise TypeError(f"{type(value).__name__} is not a value of a record")
+
+
+def from_portable(value: Any) -> Any:
+    """Undo `to_portable`."""
+    kind = type(value)
+    if kind is dict:
+        if len(value) == 1:
+            ((key, item),) = value.items()
+            if key == "~int":
+                return int(item, 16)
+            if key == "~str":
+                return bytes(item).decode("utf-8", "surrogatepass")
+            if key == "~map":
+                return {as_key(from_portable(pair[0])): from_portable(pair[1]) for pair in item}
+        return {key: from_portable(item) for key, item in value.items()}
+    if kind is list:
+        return [from_portable(item) for item in value]
+    return value
+
+
+def to_json(value: Any) -> str:
+    """One line of tagged JSON."""
+    return json.dumps(_to_extended(to_portable(value)), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def from_json(text: str | bytes) -> Any:
+    """Undo `to_json`; raises `ValueError` for what is not JSON or holds a tag with a senseless body."""
+    try:
+        return from_portable(json.loads(text, object_hook=_from_extended, parse_constant=_refuse_constant))
+    except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a tagged JSON document: {error}") from error
+
+
+def _is_clean(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_plain_key(key: Any) -> bool:
+    return type(key) is str and key[:1] not in ("$", "~") and "\0" not in key and _is_clean(key)
+
+
+def as_key(key: Any) -> Any:
+    """A decoded list as the hashable tuple it was when it was a key."""
+    return tuple(as_key(part) for part in key) if isinstance(key, list) else key
+
+
+def _to_extended(value: Any) -> Any:
+    kind = type(value)
+    if kind is dict:
+        return {key: _to_extended(item) for key, item in value.items()}
+    if kind is list:
+        return [_to_extended(item) for item in value]
+    if kind is float and not math.isfinite(value):
+        return {"$numberDouble": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
+    if kind is bytes:
+        return {"$binary": {"base64": base64.b64encode(value).decode("ascii"), "subType": "00"}}
+    if kind is datetime:
+        return {"$date": clock.to_iso(clock.from_datetime(value))}
+    return value
+
+
+def _from_extended(document: dict[str, Any]) -> Any:
+    if len(document) != 1:
+        return document
+    ((key, item),) = document.items()
+    if key == "$date":
+        return _read_date(item)
+    if key == "$binary":
+        return base64.b64decode(item["base64"], validate=True)
+    if key == "$numberDouble":
+        return float(item)
+    if key == "$numberLong":
+        return int(item)
+    return document
+
+
+def _read_date(item: Any) -> datetime:
+    if isinstance(item, int):
+        return clock.to_datetime(item)
+    moment = datetime.fromisoformat(item.replace("Z", "+00:00"))
+    if moment.tzinfo is None:
+        raise ValueError(f"the date {item!r} has no time zone; write it as 2026-11-20T14:03:00Z")
+    return moment
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f'bare {name} is not JSON; write {{"$numberDouble": "{name}"}}')

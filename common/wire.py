@@ -1,0 +1,453 @@
+"""The frame: a batch of messages of one producer and one workflow, one stream entry.
+
+Invariants:
+
+- The header stands alone: version, producer, workflow, first seq and count, with a CRC32 before it, so that a ruined
+  body still counts in the books. The version is its first element for ever.
+- The body is sections: length (u32), CRC32 of length and payload (u32), payload. First and last section are the same
+  table of names, so that no single flipped bit costs more than the message it hits; between them stands one section
+  a message.
+- A table lists shapes. A task's row names its shape and carries values in the shape's order of names, so a function's
+  names stand once per frame. (Measured on 400 tasks of four arguments and two results: 0.58 µs and 69 bytes a row
+  against 2.0 µs and 187 bytes for whole messages; see `docs/decisions/`.)
+- Decoding allocates no more than a small multiple of the bytes at hand, and never raises for a ruined message: it
+  returns a `Flaw` with the raw bytes.
+
+Entry fields: `h` = crc32 (u32, little-endian) + msgpack [version, producer_id, workflow_id, campaign_id, hostname,
+pid, rank, first_seq, count, extra{}]; `b` = the sections.
+
+Shape: [kind, fixed{}, used names or nil, generated names or nil].
+Row of a task: [shape, counter or task id, parent counter or task id or nil, started_at or nil, duration or nil,
+status rank, used, generated or nil, extra{} (may be left out)].
+`used` and `generated` are arrays in the order of the shape's names, or maps where the shape has none.
+`ended_at` is `started_at` plus `duration` unless `extra` has it.
+Row of any other kind: [shape, fields{}].
+
+Extension types: 1 = int outside 64 bits (hexadecimal text), 2 = map with keys that are containers (array of pairs),
+-1 = timestamp.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from provd.common import ids
+from provd.common.errors import FrameError, NewerSchema
+from provd.common.record import RANKS, SCHEMA_VERSION, STATUSES, Kind, Message, Record
+from provd.common.values import as_key
+
+_CRC = struct.Struct("<I")
+_SECTION = struct.Struct("<II")
+
+_EXT_INT = 1
+_EXT_MAP = 2
+
+#: msgpack reads and writes these as they are; everything else goes through `pack_foreign`.
+_UNPACK_ERRORS = (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a frame says about itself."""
+
+    producer_id: str
+    workflow_id: str
+    campaign_id: str | None
+    hostname: str
+    pid: int
+    rank: int | None
+    first_seq: int
+    count: int
+
+    @property
+    def last_seq(self) -> int:
+        """The seq of the frame's last message."""
+        return self.first_seq + self.count - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Messages of a frame that cannot be read."""
+
+    first_seq: int
+    last_seq: int
+    raw: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A decoded frame; every seq of the header is in exactly one message or flaw."""
+
+    header: Header
+    messages: tuple[Message, ...]
+    flaws: tuple[Flaw, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The part of a message that many of its kind share; hashable, so that a frame lists each one once."""
+
+    kind: Kind
+    fixed: tuple[tuple[str, Any], ...] = ()
+    used_names: tuple[str, ...] | None = None
+    generated_names: tuple[str, ...] | None = None
+    #: The packed form, computed once.
+    packed: bytes = field(init=False, compare=False, repr=False, default=b"")
+
+    def __post_init__(self) -> None:
+        packed = pack([self.kind.value, dict(self.fixed), self.used_names, self.generated_names])
+        object.__setattr__(self, "packed", packed)
+
+
+# --- packing ---------------------------------------------------------------------------------------------------
+
+
+def pack_foreign(value: Any) -> Any:
+    """msgpack's hook for what it has no type for: ints outside 64 bits."""
+    if isinstance(value, int):
+        return msgpack.ExtType(_EXT_INT, hex(value).encode())
+    raise TypeError(f"{type(value).__name__} is not a value of a record")
+
+
+def pack_odd_map(items: Mapping[Any, Any]) -> Any:
+    """A map some of whose keys are containers, as the extension that carries it."""
+    return msgpack.ExtType(_EXT_MAP, pack([[key, value] for key, value in items.items()]))
+
+
+def new_packer() -> msgpack.Packer:
+    """A packer for the values of a record. Not for use by two threads at once."""
+    return msgpack.Packer(default=pack_foreign, datetime=True, unicode_errors="surrogatepass")
+
+
+def pack(value: Any) -> bytes:
+    """Pack one value; raises `TypeError` for what is not a value of a record."""
+    return new_packer().pack(value)  # type: ignore[no-any-return]
+
+
+def _unpack_extension(code: int, data: bytes) -> Any:
+    if code == _EXT_INT:
+        return int(data, 16)
+    if code == _EXT_MAP:
+        return {as_key(pair[0]): pair[1] for pair in unpack(data)}
+    raise ValueError(f"unknown extension type {code}")
+
+
+def unpack(data: bytes) -> Any:
+    """Unpack one value; lengths are bounded by the data at hand."""
+    return msgpack.unpackb(
+        data, ext_hook=_unpack_extension, timestamp=3, strict_map_key=False, unicode_errors="surrogatepass"
+    )
+
+
+# --- encoding --------------------------------------------------------------------------------------------------
+
+
+def encode_header(header: Header) -> bytes:
+    """The `h` field."""
+    packed = pack(
+        [
+            SCHEMA_VERSION,
+            header.producer_id,
+            header.workflow_id,
+            header.campaign_id,
+            header.hostname,
+            header.pid,
+            header.rank,
+            header.first_seq,
+            header.count,
+            {},
+        ]
+    )
+    return _CRC.pack(zlib.crc32(packed)) + packed
+
+
+def encode_body(shapes: Iterable[Shape], rows: Iterable[bytes]) -> bytes:
+    """The `b` field, from the shapes that the rows name by position and the packed rows."""
+    shapes = list(shapes)
+    table = _section(msgpack.Packer().pack_array_header(len(shapes)) + b"".join(shape.packed for shape in shapes))
+    parts = [table]
+    for row in rows:
+        parts.append(_section_head(row))
+        parts.append(row)
+    parts.append(table)
+    return b"".join(parts)
+
+
+def _section_head(payload: bytes) -> bytes:
+    size = len(payload)
+    return _SECTION.pack(size, zlib.crc32(payload, size))
+
+
+def _section(payload: bytes) -> bytes:
+    return _section_head(payload) + payload
+
+
+def encode_messages(
+    messages: Sequence[Message], *, campaign_id: str | None, hostname: str, pid: int, rank: int | None
+) -> tuple[bytes, bytes]:
+    """Frame messages of one producer and workflow whose seqs are consecutive: the way back from a spool."""
+    first = messages[0]
+    header = Header(
+        first.producer_id, first.workflow_id, campaign_id, hostname, pid, rank, first.seq, len(messages)
+    )
+    shapes: dict[tuple[Any, ...], tuple[int, Shape]] = {}
+    rows = [_message_row(message, header, shapes) for message in messages]
+    return encode_header(header), encode_body((shape for _, shape in shapes.values()), rows)
+
+
+def _message_row(message: Message, header: Header, shapes: dict[tuple[Any, ...], tuple[int, Shape]]) -> bytes:
+    key = (message.kind, message.record.get("activity_id"))
+    if key not in shapes:
+        fixed = (("activity_id", key[1]),) if key[1] is not None else ()
+        shapes[key] = (len(shapes), Shape(message.kind, fixed))
+    number, shape = shapes[key]
+    stated = {
+        name: value
+        for name, value in message.record.items()
+        if name not in dict(shape.fixed) and name not in _from_header(header, message.seq)
+    }
+    if message.kind is not Kind.TASK:
+        return pack([number, _wire_map(stated)])
+    task, parent = stated.pop("task_id"), stated.pop("parent_task_id", None)
+    return pack(
+        [
+            number,
+            _short_task(header.producer_id, task),
+            None if parent is None else _short_task(header.producer_id, parent),
+            stated.pop("started_at", None),
+            stated.pop("duration", None),
+            RANKS[stated.pop("status", None)],
+            _wire_value(stated.pop("used", {})),
+            _wire_value(stated.pop("generated", None)),
+            _wire_map(stated),
+        ]
+    )
+
+
+def _short_task(producer_id: str, task: str) -> int | str:
+    counter = ids.task_counter(producer_id, task)
+    return task if counter is None else counter
+
+
+def _wire_map(items: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _wire_value(value) for key, value in items.items()}
+
+
+def _wire_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        inner = {key: _wire_value(item) for key, item in value.items()}
+        return pack_odd_map(inner) if any(isinstance(key, tuple) for key in inner) else inner
+    if isinstance(value, (list, tuple)):
+        return [_wire_value(item) for item in value]
+    return value
+
+
+# --- decoding --------------------------------------------------------------------------------------------------
+
+
+def decode(header_field: bytes, body_field: bytes) -> Frame:
+    """Read a frame. Raises `NewerSchema` for a later version and `FrameError` for a header that cannot be trusted."""
+    header = decode_header(header_field)
+    sections, lost = _read_sections(body_field, header.count)
+    table = sections.pop(-1, None)
+    if table is None:
+        return Frame(header, (), (_flaw(header, 0, header.count - 1, body_field, "the table of names is lost"),))
+    shapes = _read_table(table)
+    if shapes is None:
+        return Frame(header, (), (_flaw(header, 0, header.count - 1, body_field, "the table of names is garbled"),))
+    messages: list[Message] = []
+    flaws = [_flaw(header, first, last, raw, "damaged on the way") for first, last, raw in lost]
+    for index, payload in sections.items():
+        try:
+            messages.append(_read_row(payload, shapes, header, header.first_seq + index))
+        except _UNPACK_ERRORS as error:
+            flaws.append(_flaw(header, index, index, payload, f"not a message: {error}"))
+    return Frame(header, tuple(messages), tuple(sorted(flaws, key=lambda flaw: flaw.first_seq)))
+
+
+def decode_header(data: bytes) -> Header:
+    """Read the `h` field; raises `NewerSchema` or `FrameError`."""
+    if len(data) < _CRC.size or _CRC.unpack_from(data)[0] != zlib.crc32(data[_CRC.size :]):
+        raise FrameError("the frame's header is damaged")
+    try:
+        version, *rest = unpack(data[_CRC.size :])
+    except _UNPACK_ERRORS as error:
+        raise FrameError(f"the frame's header cannot be read: {error}") from error
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise NewerSchema(version)
+    try:
+        producer_id, workflow_id, campaign_id, hostname, pid, rank, first_seq, count = rest[:8]
+        ids.check_id(workflow_id, "workflow id")
+        if campaign_id is not None:
+            ids.check_id(campaign_id, "campaign id")
+        if not (isinstance(producer_id, str) and isinstance(first_seq, int) and isinstance(count, int)):
+            raise ValueError("fields of the wrong type")
+        if first_seq < 1 or count < 1:
+            raise ValueError(f"{count} messages from seq {first_seq}")
+    except ValueError as error:
+        raise FrameError(f"the frame's header makes no sense: {error}") from error
+    return Header(producer_id, workflow_id, campaign_id, hostname, pid, rank, first_seq, count)
+
+
+def _flaw(header: Header, first: int, last: int, raw: bytes, reason: str) -> Flaw:
+    return Flaw(header.first_seq + first, header.first_seq + last, raw, reason)
+
+
+def _section_at(body: bytes, start: int) -> int:
+    """The end of the sound section that starts here, or 0."""
+    if start + _SECTION.size > len(body):
+        return 0
+    size, crc = _SECTION.unpack_from(body, start)
+    end = start + _SECTION.size + size
+    if end > len(body) or zlib.crc32(memoryview(body)[start + _SECTION.size : end], size) != crc:
+        return 0
+    return int(end)
+
+
+def _read_sections(body: bytes, count: int) -> tuple[dict[int, bytes], list[tuple[int, int, bytes]]]:
+    """Payloads by index (-1 is the table), and the (first, last, raw) index ranges of messages that are lost.
+
+    Behind a damaged section the next sound one is searched for byte by byte. Its number follows from the end: the
+    messages between it and the closing table are known, because sections chain.
+    """
+    found: list[tuple[int, int]] = []  # (start, end) of sound sections
+    gaps: list[tuple[int, int, int]] = []  # (position in `found`, start, end) of what lies between
+    start = 0
+    while start < len(body):
+        end = _section_at(body, start)
+        if end:
+            found.append((start, end))
+            start = end
+            continue
+        behind = start + 1
+        while behind < len(body) and not _section_at(body, behind):
+            behind += 1
+        gaps.append((len(found), start, behind))
+        start = behind
+    return _number_sections(body, count, found, gaps)
+
+
+def _number_sections(
+    body: bytes, count: int, found: list[tuple[int, int]], gaps: list[tuple[int, int, int]]
+) -> tuple[dict[int, bytes], list[tuple[int, int, bytes]]]:
+    payloads = [body[start + _SECTION.size : end] for start, end in found]
+    if not gaps and len(payloads) == count + 2:
+        return {-1: payloads[0]} | dict(enumerate(payloads[1:-1])), []
+    if len(gaps) != 1:
+        return _give_up(body, count, payloads, found, gaps)
+    before, start, end = gaps[0]
+    after = len(payloads) - before
+    if before == 0:  # the opening table is hit: all messages and the closing table are sound
+        if after == count + 1:
+            return {-1: payloads[-1]} | dict(enumerate(payloads[:-1])), []
+    elif after == 0:  # the tail is hit or cut off
+        messages = payloads[1 : count + 1]
+        lost = [(len(messages), count - 1, body[start:end])] if len(messages) < count else []
+        return {-1: payloads[0]} | dict(enumerate(messages)), lost
+    else:
+        first, last = before - 1, count - after
+        if first <= last:
+            head = dict(enumerate(payloads[1:before]))
+            tail = {last + 1 + index: payload for index, payload in enumerate(payloads[before:-1])}
+            return {-1: payloads[0]} | head | tail, [(first, last, body[start:end])]
+    return _give_up(body, count, payloads, found, gaps)
+
+
+def _give_up(
+    body: bytes,
+    count: int,
+    payloads: list[bytes],
+    found: list[tuple[int, int]],
+    gaps: list[tuple[int, int, int]],
+) -> tuple[dict[int, bytes], list[tuple[int, int, bytes]]]:
+    """More than one place is damaged: keep what stands before the first, whose numbers are certain."""
+    if not payloads or (gaps and gaps[0][0] == 0):
+        return {}, []
+    sound = gaps[0][0] if gaps else len(payloads)
+    messages = payloads[1 : min(sound, count + 1)]
+    rest = body[found[len(messages)][1] :]
+    lost = [(len(messages), count - 1, rest)] if len(messages) < count else []
+    return {-1: payloads[0]} | dict(enumerate(messages)), lost
+
+
+def _read_table(payload: bytes) -> list[Shape] | None:
+    try:
+        return [
+            Shape(
+                Kind(kind),
+                tuple(fixed.items()),
+                None if used is None else tuple(used),
+                None if generated is None else tuple(generated),
+            )
+            for kind, fixed, used, generated in unpack(payload)
+        ]
+    except _UNPACK_ERRORS:
+        return None
+
+
+def _from_header(header: Header, seq: int) -> Record:
+    common: Record = {
+        "workflow_id": header.workflow_id,
+        "producer_id": header.producer_id,
+        "seq": seq,
+        "hostname": header.hostname,
+        "pid": header.pid,
+        "schema_version": SCHEMA_VERSION,
+    }
+    if header.campaign_id is not None:
+        common["campaign_id"] = header.campaign_id
+    if header.rank is not None:
+        common["rank"] = header.rank
+    return common
+
+
+def _read_row(payload: bytes, shapes: list[Shape], header: Header, seq: int) -> Message:
+    row = unpack(payload)
+    shape = shapes[row[0]]
+    record: Record = dict(shape.fixed)
+    if shape.kind is Kind.TASK:
+        _read_task(row, shape, header, record)
+    else:
+        record.update(row[1])
+    record.update(_from_header(header, seq))
+    return Message(shape.kind, header.producer_id, header.workflow_id, seq, record)
+
+
+def _read_task(row: list[Any], shape: Shape, header: Header, record: Record) -> None:
+    _, task, parent, started_at, duration, rank, used, generated = row[:8]
+    record["task_id"] = _long_task(header.producer_id, task)
+    if parent is not None:
+        record["parent_task_id"] = _long_task(header.producer_id, parent)
+    record["status"] = STATUSES[rank]
+    if started_at is not None:
+        record["started_at"] = started_at
+        if duration is not None:
+            record["ended_at"] = started_at + round(duration * 1000)
+    if duration is not None:
+        record["duration"] = duration
+    record["used"] = _named(shape.used_names, used)
+    if generated is not None:
+        record["generated"] = _named(shape.generated_names, generated)
+    if len(row) > 8:
+        record.update(row[8])
+
+
+def _long_task(producer_id: str, task: int | str) -> str:
+    return ids.task_id(producer_id, task) if isinstance(task, int) else str(task)
+
+
+def _named(names: tuple[str, ...] | None, values: Any) -> Record:
+    if names is None:
+        if not isinstance(values, dict):
+            raise ValueError("values without names")
+        return values
+    if len(values) != len(names):
+        raise ValueError(f"{len(values)} values for {len(names)} names")
+    return dict(zip(names, values))

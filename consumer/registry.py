@@ -1,0 +1,69 @@
+"""Which streams there are.
+
+Producers enter each stream into its bucket's set when they create it; retirement takes it out. The consumer looks
+twice a second, so a new workflow is read from within that time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from provd.common import clock, names
+from provd.consumer.broker import Broker
+
+#: Seconds between two looks at the registry.
+REFRESH_S = 0.5
+
+
+class Registry:
+    """The streams of one namespace that this consumer serves."""
+
+    def __init__(self, broker: Broker, *, namespace: str, buckets: int, workflow_ids: Collection[str] = ()) -> None:
+        """`buckets` counts only where Redis has none set yet. `workflow_ids` empty means all."""
+        self._broker = broker
+        self._namespace = namespace
+        self._default_buckets = buckets
+        self._workflow_ids = frozenset(workflow_ids)
+        self._buckets = 0
+        self._due = 0.0
+        self._by_bucket: list[list[str]] = []
+
+    @property
+    def by_bucket(self) -> list[list[str]]:
+        """Stream keys, one list per bucket that has any."""
+        return self._by_bucket
+
+    @property
+    def streams(self) -> list[str]:
+        """All stream keys."""
+        return [stream for bucket in self._by_bucket for stream in bucket]
+
+    def refresh(self, *, now: bool = False) -> bool:
+        """Look again if it is time, or `now`; says whether anything changed. Raises `BrokerUnavailable`."""
+        if not now and clock.monotonic() < self._due:
+            return False
+        if not self._buckets:
+            self._buckets = self._read_buckets()
+        keys = [names.registry_key(self._namespace, bucket) for bucket in range(self._buckets)]
+        replies = self._broker.run([("SMEMBERS", key) for key in keys])
+        found = [sorted(filter(self._is_served, map(_text, self._broker.sound(reply)))) for reply in replies]
+        before, self._by_bucket = self._by_bucket, [bucket for bucket in found if bucket]
+        self._due = clock.monotonic() + REFRESH_S
+        return before != self._by_bucket
+
+    def drop(self, stream: str) -> None:
+        """Forget a stream until the next look."""
+        kept = ([key for key in bucket if key != stream] for bucket in self._by_bucket)
+        self._by_bucket = [bucket for bucket in kept if bucket]
+
+    def _is_served(self, stream: str) -> bool:
+        return not self._workflow_ids or names.workflow_of_stream(stream) in self._workflow_ids
+
+    def _read_buckets(self) -> int:
+        key = names.buckets_key(self._namespace)
+        self._broker.ask("SET", key, self._default_buckets, "NX")
+        return int(self._broker.ask("GET", key))
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "replace")

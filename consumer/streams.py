@@ -1,0 +1,234 @@
+"""Frames out of the streams, and their acknowledgement.
+
+Invariants:
+
+- What this consumer has pending and not in hand is read again: from id 0 at the start, after `rewind` (Redis or the
+  store was away) and after a claim. Then only new frames are asked for.
+- One call reads at most 100 streams of one bucket, never blocks, and `COUNT` follows from a byte budget and the
+  largest frames seen lately: 10,000 idle streams cost little, a flood does not fill memory.
+- Streams that had more to give are read on their own every other time, so one busy stream among thousands is read
+  in large pieces and the others are not starved.
+- A stream without our group is repaired or dropped; the others of its chunk are read all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from provd.common import names
+from provd.consumer import scripts
+from provd.consumer.broker import Broker, is_no_group, is_wrong_type
+from provd.consumer.registry import Registry
+
+log = logging.getLogger("provd.consumer")
+
+#: Streams in one XREADGROUP: more cost the server more than they save.
+CHUNK = 100
+
+#: Ids in one acknowledgement; Lua unpacks a few thousand at most.
+ACKNOWLEDGE_IDS = 1000
+
+#: Bytes of a frame before one has been seen.
+_FIRST_GUESS = 64 * 1024
+
+#: How fast the largest frame is forgotten, per reading.
+_FORGET = 0.9
+
+#: Rounds that one `read` makes while streams turn out to have had an empty backlog, or get their group back.
+_ROUNDS = 3
+
+_BACKLOG = "0"
+_NEW = ">"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stream entry as Redis has it; `fields` empty means it was deleted while pending."""
+
+    stream: str
+    entry_id: str
+    fields: dict[bytes, bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payload."""
+        return sum(len(value) for value in self.fields.values())
+
+
+class Streams:
+    """Reads and acknowledges as one consumer of the group. Not for use by two threads at once."""
+
+    def __init__(
+        self, broker: Broker, registry: Registry, *, consumer: str, read_bytes: int, read_frames: int
+    ) -> None:
+        """`read_bytes` and `read_frames` bound one `read`, roughly, and never below one frame a stream."""
+        self._broker = broker
+        self._registry = registry
+        self._consumer = consumer
+        self._read_bytes = read_bytes
+        self._read_frames = read_frames
+        self._frame_bytes = float(_FIRST_GUESS)
+        self._cursors: dict[str, str] = {}
+        self._hot: list[str] = []
+        self._read_hot_next = False
+        self._offset = 0
+        self._unsettled = False
+
+    def read(self) -> list[Entry]:
+        """Frames from the next streams that have any; empty only when a whole round over all streams found none."""
+        self._registry.refresh()
+        if self._hot and self._read_hot_next:
+            self._read_hot_next = False
+            entries = self._read_group(self._chunks(_by_bucket(self._hot)))
+            if entries:
+                return entries
+        self._read_hot_next = True
+        for _ in range(_ROUNDS):
+            self._unsettled = False
+            entries = self._read_round()
+            if entries or not self._unsettled:
+                return entries
+        return []
+
+    def _read_round(self) -> list[Entry]:
+        chunks = self._chunks(self._registry.by_bucket)
+        start = self._offset % len(chunks) if chunks else 0
+        for group in self._groups(chunks[start:] + chunks[:start]):
+            self._offset += len(group)
+            entries = self._read_group(group)
+            if entries:
+                return entries
+        return []
+
+    def rewind(self, stream: str | None = None) -> None:
+        """Read what is pending under our name again, of one stream or of all. Nothing may be in hand."""
+        if stream is None:
+            self._cursors.clear()
+        else:
+            self._cursors.pop(stream, None)
+
+    def acknowledge(self, entries: Iterable[Entry]) -> None:
+        """Acknowledge and delete entries, each stream's in one step. Raises `BrokerUnavailable`; may be repeated."""
+        commands = [
+            ("EVAL", scripts.ACKNOWLEDGE, 1, stream, names.GROUP, *ids)
+            for stream, all_ids in ids_by_stream(entries).items()
+            for ids in _pieces(all_ids, ACKNOWLEDGE_IDS)
+        ]
+        for reply in self._broker.run(commands):
+            self._broker.sound(reply)
+
+    def acknowledge_spooled(self, entry: Entry, producer_id: str, first_seq: int, last_seq: int) -> None:
+        """Acknowledge and delete a frame that is in the consumer's spool now, and note its numbers."""
+        spooled = names.WorkflowKeys.of_stream(entry.stream).spooled
+        self._broker.ask(
+            "EVAL", scripts.SPOOLED, 2, entry.stream, spooled,
+            names.GROUP, entry.entry_id, producer_id, first_seq, last_seq,
+        )  # fmt: skip
+
+    def lengths(self) -> dict[str, int]:
+        """Entries in each stream, pending ones included."""
+        streams = self._registry.streams
+        replies = self._broker.run([("XLEN", stream) for stream in streams])
+        return {stream: reply for stream, reply in zip(streams, replies) if isinstance(reply, int)}
+
+    # --- one call ---------------------------------------------------------------------------------------------
+
+    def _chunks(self, by_bucket: list[list[str]]) -> list[Sequence[str]]:
+        size = max(1, min(CHUNK, int(self._read_bytes / self._frame_bytes)))
+        return [piece for bucket in by_bucket for piece in _pieces(bucket, size)]
+
+    def _groups(self, chunks: list[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
+        """Chunks that go into one pipeline: as many streams as the budget has room for one frame of each."""
+        most = max(1, int(self._read_bytes / self._frame_bytes))
+        group: list[Sequence[str]] = []
+        size = 0
+        for chunk in chunks:
+            if group and size + len(chunk) > most:
+                yield group
+                group, size = [], 0
+            group.append(chunk)
+            size += len(chunk)
+        if group:
+            yield group
+
+    def _read_group(self, chunks: list[Sequence[str]]) -> list[Entry]:
+        streams = sum(len(chunk) for chunk in chunks)
+        frames = min(self._read_bytes / self._frame_bytes, self._read_frames)
+        count = max(1, int(frames / streams))
+        replies = self._broker.run([self._command(chunk, count) for chunk in chunks])
+        entries: list[Entry] = []
+        for chunk, reply in zip(chunks, replies):
+            if is_no_group(reply) or is_wrong_type(reply):
+                self._repair(chunk)
+            else:
+                entries += self._take(self._broker.sound(reply) or (), count)
+        self._learn(entries, chunks, count)
+        return entries
+
+    def _command(self, chunk: Sequence[str], count: int) -> tuple[Any, ...]:
+        cursors = [self._cursors.get(stream, _BACKLOG) for stream in chunk]
+        return (
+            "XREADGROUP", "GROUP", names.GROUP, self._consumer, "COUNT", count, "STREAMS", *chunk, *cursors,
+        )  # fmt: skip
+
+    def _take(self, reply: Iterable[Any], count: int) -> list[Entry]:
+        taken: list[Entry] = []
+        for key, items in reply:
+            stream = key.decode("utf-8", "replace")
+            for entry_id, pairs in items:
+                taken.append(Entry(stream, entry_id.decode(), _fields(pairs)))
+            if self._cursors.get(stream, _BACKLOG) != _NEW:
+                # An answer shorter than asked for is the end of the backlog.
+                self._cursors[stream] = items[-1][0].decode() if len(items) >= count else _NEW
+                self._unsettled = True
+        return taken
+
+    def _learn(self, entries: list[Entry], chunks: list[Sequence[str]], count: int) -> None:
+        largest = max((entry.size for entry in entries), default=0)
+        self._frame_bytes = max(float(largest), self._frame_bytes * _FORGET if entries else self._frame_bytes, 1024.0)
+        asked = {stream for chunk in chunks for stream in chunk}
+        full = [stream for stream, ids in ids_by_stream(entries).items() if len(ids) >= count]
+        self._hot = [stream for stream in self._hot if stream not in asked] + full
+        del self._hot[CHUNK:]
+
+    def _repair(self, chunk: Sequence[str]) -> None:
+        """After NOGROUP, which does not say reliably for which stream: look at each one."""
+        keys = [names.WorkflowKeys.of_stream(stream) for stream in chunk]
+        replies = self._broker.run([("EVAL", scripts.REPAIR, 2, k.registry, k.stream, names.GROUP) for k in keys])
+        self._unsettled = True
+        for stream, reply in zip(chunk, replies):
+            if reply != 1 or self._is_foreign(stream):
+                log.info("stream dropped: stream=%s", stream)
+                self._registry.drop(stream)
+                self._cursors.pop(stream, None)
+                self._hot = [key for key in self._hot if key != stream]
+
+    def _is_foreign(self, stream: str) -> bool:
+        return is_wrong_type(self._broker.run([("XLEN", stream)])[0])
+
+
+def ids_by_stream(entries: Iterable[Entry]) -> dict[str, list[str]]:
+    """Entry ids of each stream."""
+    ordered = sorted(entries, key=lambda entry: entry.stream)
+    return {
+        stream: [entry.entry_id for entry in group] for stream, group in groupby(ordered, lambda entry: entry.stream)
+    }
+
+
+def _by_bucket(streams: Iterable[str]) -> list[list[str]]:
+    buckets: dict[str, list[str]] = {}
+    for stream in streams:
+        buckets.setdefault(names.WorkflowKeys.of_stream(stream).registry, []).append(stream)
+    return list(buckets.values())
+
+
+def _fields(pairs: Sequence[bytes] | None) -> dict[bytes, bytes]:
+    return dict(zip(pairs[::2], pairs[1::2])) if pairs else {}
+
+
+def _pieces(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

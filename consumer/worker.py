@@ -1,0 +1,259 @@
+"""The loop: read, write, enter in the ledger, acknowledge, report.
+
+Invariants:
+
+- A frame is acknowledged only after all it held is in the store, in quarantine, or in the consumer's synced spool,
+  and after the ledger has it.
+- When a service fails, what is in hand is forgotten, not lost: it is pending in Redis and is read again. Writing it a
+  second time changes nothing.
+- The loop ends only when told to. It never ends because a service is away.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from provd.common import clock
+from provd.common.errors import BrokerUnavailable, ProvdError, SpoolError, StoreError, StoreUnavailable
+from provd.consumer.batch import Batch, affected, ledger, refused_items
+from provd.consumer.broker import SAFE_POLICY, Broker
+from provd.consumer.claims import Claims, Renewal
+from provd.consumer.fallback import Fallback
+from provd.consumer.outage import Outage
+from provd.consumer.progress import Tally
+from provd.consumer.streams import Entry, Streams
+from provd.store.interface import Store, Written
+
+log = logging.getLogger("provd.consumer")
+
+#: Shortest and longest wait, in seconds, between two looks at streams that had nothing.
+_SHORT_WAIT_S = 0.02
+_LONG_WAIT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a batch is written, and when a consumer without a store starts to spool."""
+
+    messages: int
+    bytes: int
+    wait_s: float
+    drain_share: float
+
+
+class Worker:
+    """One consumer's loop. Not for use by two threads at once."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        broker: Broker,
+        streams: Streams,
+        claims: Claims,
+        renewal: Renewal,
+        fallback: Fallback,
+        tally: Tally,
+        limits: Limits,
+        tell: Callable[[], None],
+        chores: Callable[[bool], None],
+    ) -> None:
+        """`tell` shows the tally to whoever looks, `chores` does what is done now and then (True: the run ends).
+
+        Both are called often and keep their own time; `chores` only while Redis and the store answer.
+        """
+        self._store = store
+        self._broker = broker
+        self._streams = streams
+        self._claims = claims
+        self._renewal = renewal
+        self._fallback = fallback
+        self._tally = tally
+        self._limits = limits
+        self._tell = tell
+        self._chores = chores
+        self._in_hand: deque[Entry] = deque()
+        self._ready = False
+        self._warned_streams: set[str] = set()
+        self._policy_seen = ""
+        self._store_outage = Outage("the store", "frames wait in Redis")
+        self._broker_outage = Outage("Redis", "producers spool")
+
+    def run_until(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; the batch in hand is finished first."""
+        self.run_while(lambda: True, stop)
+
+    def run_until_empty(self, stop: threading.Event | None = None) -> None:
+        """Work until every stream has been found empty in one round; frames of other consumers may be pending."""
+        self.run_while(lambda: False, stop or threading.Event())
+
+    def run_while(self, goes_on: Callable[[], bool], stop: threading.Event) -> None:
+        """Work until there is nothing to read and `goes_on` says no, or until `stop` is set."""
+        idle_rounds = 0
+        while not stop.is_set():
+            try:
+                idle_rounds = 0 if self.step(stop) else idle_rounds + 1
+                self._tell()
+                self._chores(False)
+                if idle_rounds and not goes_on():
+                    break
+            except (StoreUnavailable, StoreError) as error:
+                self._wait_for_store(error, stop)
+            except BrokerUnavailable as error:
+                self._wait_for_broker(error, stop)
+            else:
+                if idle_rounds:
+                    stop.wait(min(_SHORT_WAIT_S * 2 ** min(idle_rounds, 8), _LONG_WAIT_S))
+        self._end()
+
+    def step(self, stop: threading.Event) -> bool:
+        """Take one batch from the streams to the store; says whether there was one."""
+        batch = self._read(stop)
+        written = self._write(batch)
+        self._keep_books(batch, written)
+        self._acknowledge(batch)
+        return self._report(batch, written)
+
+    # --- the five lines ---------------------------------------------------------------------------------------
+
+    def _read(self, stop: threading.Event) -> Batch:
+        self._prepare(stop)
+        batch = Batch()
+        deadline = 0.0
+        while len(batch.messages) < self._limits.messages and batch.size < self._limits.bytes:
+            if not self._in_hand:
+                self._fill()
+            if self._in_hand:
+                self._add(batch, self._in_hand.popleft())
+                deadline = deadline or clock.monotonic() + self._limits.wait_s
+            elif not batch.entries or clock.monotonic() >= deadline or stop.wait(_SHORT_WAIT_S):
+                break
+        return batch
+
+    def _write(self, batch: Batch) -> Written:
+        self._renewal.hold([*batch.entries, *self._in_hand])
+        if not batch.messages:
+            return Written(0, 0)
+        started = clock.monotonic()
+        written = self._store.write(batch.messages, received_at=clock.now_ms())
+        self._tally.add(batches=1, write_s=clock.monotonic() - started)
+        self._store_outage.over()
+        return written
+
+    def _keep_books(self, batch: Batch, written: Written) -> None:
+        batch.quarantined += refused_items(written.refused)
+        if batch.quarantined:
+            self._store.add_quarantined(batch.quarantined)
+        if batch.messages:
+            self._store.add_stored(ledger(batch.messages, written.refused))
+
+    def _acknowledge(self, batch: Batch) -> None:
+        self._streams.acknowledge(batch.entries)
+        self._renewal.hold(self._in_hand)
+
+    def _report(self, batch: Batch, written: Written) -> bool:
+        quarantined = sum(affected(item) for item in batch.quarantined)
+        self._broker_outage.over()
+        self._tally.say("running")
+        self._tally.add(
+            received=len(batch.messages) + quarantined - len(written.refused),
+            stored=written.stored,
+            duplicates=written.duplicates,
+            quarantined=quarantined,
+        )
+        if batch.quarantined:
+            log.warning("quarantined: messages=%d reason=%s", quarantined, batch.quarantined[0].reason)
+        return bool(batch.entries)
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def _prepare(self, stop: threading.Event) -> None:
+        """Before the first frame, and after the store was away: nothing new is read until this has gone well."""
+        if self._ready:
+            return
+        self._check_policy()
+        for name in self._store.migrate():
+            log.info("store migrated: migration=%s", name)
+        try:
+            report = self._fallback.bring_back(self._store, stop)
+            self._tally.add(received=report.messages, stored=report.stored, duplicates=report.duplicates)
+        except SpoolError as error:
+            log.warning("own spool cannot be brought back: %s", error)
+        self._ready = True
+
+    def _check_policy(self) -> None:
+        policy = self._broker.memory().policy
+        if policy not in ("", SAFE_POLICY, self._policy_seen):
+            log.warning(
+                "Redis %s has maxmemory-policy %s: it may evict frames that are not stored yet;"
+                " run `redis-cli CONFIG SET maxmemory-policy noeviction` and set it in redis.conf",
+                self._broker.url,
+                policy,
+            )
+        self._policy_seen = policy
+
+    def _fill(self) -> None:
+        self._claims.look()
+        self._in_hand.extend(self._streams.read())
+
+    def _add(self, batch: Batch, entry: Entry) -> None:
+        batch.add(entry)
+        if batch.newer and entry.stream not in self._warned_streams:
+            self._warned_streams.add(entry.stream)
+            log.error("frames of a later schema stay in Redis, upgrade this consumer: stream=%s", entry.stream)
+        batch.newer.clear()
+
+    # --- trouble ----------------------------------------------------------------------------------------------
+
+    def _wait_for_store(self, error: ProvdError, stop: threading.Event) -> None:
+        self._forget()
+        self._ready = False
+        self._tally.say(f"waiting for the store, {error}")
+        self._store_outage.wait(error, stop, probe=self._store.ping, each=lambda: self._meanwhile(stop))
+
+    def _wait_for_broker(self, error: ProvdError, stop: threading.Event) -> None:
+        self._forget()
+        self._tally.say(f"waiting for Redis, {error}")
+        self._broker_outage.wait(error, stop, probe=self._broker.ping, each=self._tell)
+
+    def _meanwhile(self, stop: threading.Event) -> None:
+        """The store is away: leave frames in Redis as long as it has room, then spool."""
+        self._tell()
+        try:
+            while not stop.is_set() and self._broker.memory().share > self._limits.drain_share:
+                entries = self._streams.read()
+                if not entries:
+                    break
+                self._tally.add(spooled=self._fallback.take(entries))
+                self._tell()
+        except BrokerUnavailable as error:
+            log.info("Redis is away too: %s", error)
+        except SpoolError as error:
+            log.warning("frames stay in Redis: %s", error)
+        finally:
+            self._streams.rewind()
+
+    def _forget(self) -> None:
+        """What is in hand stays pending in Redis, and is read again when all is well."""
+        self._in_hand.clear()
+        self._renewal.hold(())
+        self._streams.rewind()
+
+    def _end(self) -> None:
+        """Leave things so that others can go on. What fails here is redone by whoever comes next."""
+        in_hand = tuple(self._in_hand)
+        self._forget()
+        for last_duty in (self._fallback.close, lambda: self._claims.release(in_hand), self._last_chores):
+            try:
+                last_duty()
+            except ProvdError as error:
+                log.warning("stopped while a service is away: %s", error)
+        self._tell()
+
+    def _last_chores(self) -> None:
+        if self._ready:
+            self._chores(True)

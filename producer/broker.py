@@ -1,0 +1,163 @@
+"""The producer's side of Redis: send a frame, make a stream, beat.
+
+Only the sender's thread and `provd replay` use this module, and only here does the producer import `redis` (140 ms).
+The client never retries by itself and never waits longer than the connect timeout: what to do instead is the
+sender's decision.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from provd.common import clock, names
+from provd.common.errors import BrokerUnavailable
+from provd.common.names import WorkflowKeys
+from provd.common.settings import mask_url
+from provd.common.wire import pack
+
+if TYPE_CHECKING:
+    from provd.producer.channel import Channel
+    from provd.producer.framing import CutFrame
+
+#: KEYS registry, stream; ARGV group. Stream, group and registry entry are made together, so that no stream exists
+#: that no consumer reads.
+_CREATE = """
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'MKSTREAM')
+if type(made) == 'table' and made.err and not string.find(made.err, 'BUSYGROUP') then
+  return redis.error_reply(made.err)
+end
+redis.call('SADD', KEYS[1], KEYS[2])
+return 1
+"""
+
+#: KEYS stream, beats; ARGV producer, beat. A retired workflow gets no beats, or its key would stay for ever.
+_BEAT = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+return 1
+"""
+
+
+def import_redis() -> Any:
+    """Import `redis`, also in a program that is already ending: short scripts end before the sender's first round.
+
+    `redis` imports `concurrent.futures`, which refuses to be imported once the main thread has ended, because it
+    could no longer join the threads of an executor. Nobody starts an executor here.
+    """
+    try:
+        return import_module("redis")
+    except RuntimeError:
+        register = threading._register_atexit  # type: ignore[attr-defined]
+        threading._register_atexit = lambda *_args, **_kwargs: None  # type: ignore[attr-defined]
+        try:
+            return import_module("redis")
+        finally:
+            threading._register_atexit = register  # type: ignore[attr-defined]
+
+
+class Broker:
+    """A connection to Redis. Every method raises `BrokerUnavailable`; what was asked may then have happened."""
+
+    def __init__(self, url: str, *, namespace: str, buckets: int, timeout_s: float) -> None:
+        """Connects on first use. `buckets` is used only if this Redis has no count yet."""
+        redis = import_redis()
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        self.url = mask_url(url)
+        self._namespace = namespace
+        self._wanted_buckets = buckets
+        self._buckets = 0
+        self._clock_offset = 0
+        self._errors = (redis.RedisError, OSError, ValueError)
+        with self._translated():
+            self._redis: Any = redis.Redis.from_url(
+                url,
+                socket_connect_timeout=timeout_s,
+                socket_timeout=timeout_s,
+                retry=Retry(NoBackoff(), 0),
+                health_check_interval=0,
+                single_connection_client=False,
+            )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            raise BrokerUnavailable(self.url, mask_url(" ".join(str(error).split())) or type(error).__name__) from error
+
+    def open(self) -> None:
+        """Connect, learn the bucket count and how far the two clocks are apart."""
+        if self._buckets:
+            return
+        key = names.buckets_key(self._namespace)
+        with self._translated():
+            found = self._redis.get(key)
+            if found is None:
+                self._redis.set(key, self._wanted_buckets, nx=True)
+                found = self._redis.get(key)
+            seconds, microseconds = self._redis.time()
+            self._clock_offset = seconds * 1000 + microseconds // 1000 - clock.now_ms()
+            self._buckets = int(found)
+
+    @property
+    def clock_offset(self) -> int:
+        """Milliseconds that Redis' clock is ahead of ours."""
+        return self._clock_offset
+
+    def keys_of(self, workflow_id: str, campaign_id: str | None) -> WorkflowKeys:
+        """The keys of a workflow, after `open`."""
+        return WorkflowKeys.of(self._namespace, self._buckets, workflow_id, campaign_id)
+
+    def send(self, frames: Sequence[CutFrame]) -> None:
+        """Add frames to their streams, making those that are not there. On an error some may have been added."""
+        keys = [self.keys_of(frame.header.workflow_id, frame.header.campaign_id) for frame in frames]
+        with self._translated():
+            added = self._add(frames, keys)
+            missing = [index for index, entry_id in enumerate(added) if entry_id is None]
+            if not missing:
+                return
+            for one in {keys[index] for index in missing}:
+                self._redis.eval(_CREATE, 2, one.registry, one.stream, names.GROUP)
+            again = self._add([frames[index] for index in missing], [keys[index] for index in missing])
+        if None in again:
+            raise BrokerUnavailable(self.url, "a stream vanished while it was written to")
+
+    def _add(self, frames: Sequence[CutFrame], keys: Sequence[WorkflowKeys]) -> list[Any]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for frame, key in zip(frames, keys):
+                pipe.execute_command(
+                    "XADD", key.stream, "NOMKSTREAM", "*",
+                    names.HEADER_FIELD, frame.header_field, names.BODY_FIELD, frame.body_field,
+                )  # fmt: skip
+            return list(pipe.execute())
+
+    def beat(self, channels: Sequence[Channel]) -> None:
+        """Leave a sign of life for each channel."""
+        with self._translated(), self._redis.pipeline(transaction=False) as pipe:
+            for channel in channels:
+                keys = self.keys_of(channel.workflow_id, channel.campaign_id)
+                pipe.eval(_BEAT, 2, keys.stream, keys.beats, channel.producer_id, self._beat_of(channel))
+            pipe.execute()
+
+    def _beat_of(self, channel: Channel) -> bytes:
+        return pack(
+            {
+                "at": clock.now_ms() + self._clock_offset,
+                "sent": channel.sent,
+                "started": channel.tasks_started,
+                "ended": channel.tasks_ended,
+                "spooled": [list(span) for span in channel.spooled],
+                "dropped": [list(span) for span in channel.dropped],
+            }
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._translated():
+            self._redis.close()

@@ -1,0 +1,260 @@
+"""The channel: what one process says about one workflow.
+
+- `begin` and `end` are the call path: they take an id, keep the task among the open ones and append it to a deque.
+  No lock, no I/O.
+- `cut` turns what has been said into frames. Only it gives out seq numbers, under its lock.
+- A process says hello (its `producer` record) before its first message, so that a fork which never captures anything
+  leaves no trace.
+- Once the channel is closed, goodbye (the producer's closing record, with its last seq and its count of tasks) is
+  the last message; whatever is said after it is followed by a new one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections import deque
+
+from provd.common import clock
+from provd.common.names import WorkflowKeys
+from provd.common.ranges import Ranges
+from provd.common.record import RANKS, Kind, Record, Status
+from provd.common.wire import Shape
+from provd.producer.capture import Frozen
+from provd.producer.framing import CutFrame, Framer, Limits, Origin
+from provd.producer.identity import Identity
+from provd.producer.outcome import Outcome
+
+#: Seconds after which a task that still runs is announced by a message of its own.
+ANNOUNCE_AFTER_S = 1.0
+
+#: Bytes a task takes in the buffer, beside values that are packed already.
+_ENTRY_BYTES = 400
+
+_RUNNING = RANKS[Status.RUNNING.value]
+_FINISHED = RANKS[Status.FINISHED.value]
+
+_WORKFLOW_SHAPE = Shape(Kind.WORKFLOW)
+_PRODUCER_SHAPE = Shape(Kind.PRODUCER)
+
+
+class TaskEntry:
+    """A task on its way: begun, perhaps ended, not yet packed."""
+
+    __slots__ = (
+        "announced", "counter", "duration", "extra", "generated", "parent", "producer_id", "rank", "shape", "started",
+        "started_at", "used",
+    )  # fmt: skip
+
+    shape: Shape
+    producer_id: str
+    counter: int
+    #: A task of this process, or the id of one elsewhere.
+    parent: TaskEntry | str | None
+    used: Frozen
+    #: Seconds since 1970.
+    started_at: float
+    #: Seconds of the monotonic clock.
+    started: float
+    duration: float | None
+    rank: int
+    generated: Frozen | None
+    extra: Record | None
+    announced: bool
+
+
+class Channel:
+    """The messages of this process about one workflow."""
+
+    def __init__(
+        self, workflow_id: str, campaign_id: str | None, producer_id: str, identity: Identity, limits: Limits
+    ) -> None:
+        self.workflow_id = workflow_id
+        self.campaign_id = campaign_id
+        self._identity = identity
+        self._limits = limits
+        self.reset(producer_id)
+
+    def reset(self, producer_id: str) -> None:
+        """Start afresh as another producer: at birth, and in the child after a fork."""
+        self.producer_id = producer_id
+        self.entries: deque[TaskEntry] = deque()
+        self.open: dict[int, TaskEntry] = {}
+        self.packed_bytes = 0
+        self.spooled = Ranges()
+        self.dropped = Ranges()
+        #: Computed by the sender, which knows the number of buckets.
+        self.keys: WorkflowKeys | None = None
+        #: Milliseconds that Redis' clock is ahead of ours, once known.
+        self.clock_offset: int | None = None
+        self._counter = itertools.count(1)
+        self._statements: deque[Record] = deque()
+        self._lock = threading.Lock()
+        self._origin = Origin(
+            producer_id,
+            self.workflow_id,
+            self.campaign_id,
+            self._identity.hostname,
+            os.getpid(),
+            self._identity.rank,
+        )
+        self._started_at = clock.now_ms()
+        self._next_seq = 1
+        self._tasks_ended = 0
+        self._greeted = False
+        self._goodbye: Outcome | None = None
+        self._owes_goodbye = False
+
+    # --- the call path ---
+
+    def begin(self, shape: Shape, used: Frozen, parent: TaskEntry | str | None) -> TaskEntry:
+        """Open a task."""
+        entry = TaskEntry()
+        entry.shape = shape
+        entry.producer_id = self.producer_id
+        entry.counter = counter = next(self._counter)
+        entry.parent = parent
+        entry.used = used
+        entry.duration = None
+        entry.rank = _RUNNING
+        entry.generated = None
+        entry.extra = None
+        entry.announced = False
+        if type(used) is bytes:
+            self.packed_bytes += len(used)
+        entry.started_at = time.time()
+        entry.started = clock.monotonic()
+        self.open[counter] = entry
+        return entry
+
+    def end(self, entry: TaskEntry, generated: Frozen | None) -> None:
+        """Close a task that went well."""
+        entry.duration = clock.monotonic() - entry.started
+        entry.rank = _FINISHED
+        entry.generated = generated
+        if type(generated) is bytes:
+            self.packed_bytes += len(generated)
+        self._finish(entry)
+
+    def fail(self, entry: TaskEntry, outcome: Outcome) -> None:
+        """Close a task that did not."""
+        entry.duration = clock.monotonic() - entry.started
+        fields = outcome.fields()
+        entry.rank = RANKS[fields.pop("status")]
+        entry.extra = {**(entry.extra or {}), **fields}
+        self.packed_bytes += sum(len(text) for text in fields.values())
+        self._finish(entry)
+
+    def _finish(self, entry: TaskEntry) -> None:
+        # A task begun before a fork is its parent's to end: it is not among ours.
+        if self.open.get(entry.counter) is entry:
+            self.entries.append(entry)
+            del self.open[entry.counter]
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait to be cut, roughly: a race between threads may miss some until the next cut."""
+        return len(self.entries) * _ENTRY_BYTES + self.packed_bytes
+
+    # --- statements about the workflow and the producer ---
+
+    def state_workflow(self, record: Record) -> None:
+        """Say something about the workflow itself."""
+        self._statements.append(record)
+
+    def close(self, outcome: Outcome) -> None:
+        """Say goodbye after what has been said so far."""
+        self._goodbye = outcome
+        self._owes_goodbye = True
+
+    def reopen(self) -> None:
+        """Take the goodbye back: this process joins the workflow again."""
+        self._goodbye = None
+        self._owes_goodbye = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether goodbye has been asked for."""
+        return self._goodbye is not None
+
+    # --- what the sender asks ---
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to cut."""
+        return bool(self.entries or self._statements or (self._owes_goodbye and self._greeted))
+
+    @property
+    def awaits_announcement(self) -> bool:
+        """Whether a task is open that has not been announced."""
+        return any(not entry.announced for entry in list(self.open.values()))
+
+    @property
+    def sent(self) -> int:
+        """The last seq given out."""
+        return self._next_seq - 1
+
+    @property
+    def tasks_ended(self) -> int:
+        """Tasks ended and cut."""
+        return self._tasks_ended
+
+    @property
+    def tasks_started(self) -> int:
+        """Tasks begun, as far as cut."""
+        return self._tasks_ended + len(self.open)
+
+    def cut(self) -> list[CutFrame]:
+        """Everything said so far, as frames."""
+        with self._lock:
+            overdue = self._overdue()
+            if not overdue and not self.has_news:
+                return []
+            framer = Framer(self._origin, self._limits, self._next_seq)
+            if not self._greeted:
+                self._greeted = True
+                framer.add_statement(_PRODUCER_SHAPE, self._about_producer(Status.RUNNING))
+            while self._statements:
+                framer.add_statement(_WORKFLOW_SHAPE, self._statements.popleft())
+            for entry in overdue:
+                entry.announced = True
+                framer.add_announcement(entry)
+            self._cut_entries(framer)
+            if self._goodbye is not None:
+                framer.add_statement(_PRODUCER_SHAPE, self._closing_record(framer.next_seq, self._goodbye))
+                self._owes_goodbye = False
+            self._next_seq = framer.next_seq
+            return framer.finish()
+
+    def _cut_entries(self, framer: Framer) -> None:
+        self.packed_bytes = 0
+        entries = self.entries
+        for _ in range(len(entries)):
+            framer.add_task(entries.popleft())
+            self._tasks_ended += 1
+
+    def _overdue(self) -> list[TaskEntry]:
+        latest = clock.monotonic() - ANNOUNCE_AFTER_S
+        return [entry for entry in list(self.open.values()) if not entry.announced and entry.started <= latest]
+
+    def _about_producer(self, status: Status) -> Record:
+        record: Record = {"status": status.value, "started_at": self._started_at}
+        if self._identity.world_size is not None:
+            record["world_size"] = self._identity.world_size
+        if self._identity.scheduler:
+            record["scheduler"] = self._identity.scheduler
+        return record
+
+    def _closing_record(self, seq: int, outcome: Outcome) -> Record:
+        record = self._about_producer(outcome.status) | outcome.fields()
+        record["closed_at"] = clock.now_ms()
+        record["sent"] = seq
+        record["tasks_ended"] = self._tasks_ended
+        record["tasks_started"] = self.tasks_started
+        if self.dropped:
+            record["dropped"] = [list(span) for span in self.dropped]
+        if self.clock_offset is not None:
+            record["clock_offset"] = self.clock_offset
+        return record

@@ -1,0 +1,166 @@
+"""The producer of this process: its id, its channels, its sender, and what happens at fork and exit.
+
+- Nothing starts before the first workflow or task.
+- A forked child is a new producer: fresh id, empty channels, no thread until it captures something.
+- At exit the sender drains within `exit_drain_s`, by `atexit`, and by `multiprocessing.util.Finalize` in children of
+  `multiprocessing`, where `atexit` does not run.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+from provd.common import ids
+from provd.common.settings import Settings, load_leniently
+from provd.common.spool import SpoolWriter
+from provd.producer.channel import Channel
+from provd.producer.framing import Limits
+from provd.producer.identity import Identity, read_identity
+from provd.producer.outcome import outcome_of
+from provd.producer.sender import Sender
+from provd.producer.warning import warn_once
+
+#: `multiprocessing` runs finalizers of higher priority first; ours follows those of queues and managers.
+_FINALIZE_PRIORITY = -100
+
+
+class Producer:
+    """This process, as a producer."""
+
+    def __init__(self) -> None:
+        self.settings, wrong = load_leniently()
+        for error in wrong:
+            warn_once("settings", f"{error}; the program goes on with the default")
+        self.identity: Identity = read_identity()
+        self.id = ids.new_producer_id()
+        self._channels: dict[str, Channel] = {}
+        self._lock = threading.Lock()
+        self._sender: Sender | None = None
+        #: Called with the error the process ends with, if any, before goodbye: workflows that are still open.
+        self.at_close: list[Callable[[BaseException | None], None]] = []
+
+    def channel(self, workflow_id: str, campaign_id: str | None) -> Channel:
+        """This process' channel of a workflow, made on first use."""
+        with self._lock:
+            channel = self._channels.get(workflow_id)
+            if channel is None:
+                limits = Limits(self.settings.frame_messages, self.settings.frame_bytes)
+                channel = Channel(workflow_id, campaign_id, self.id, self.identity, limits)
+                self._channels[workflow_id] = channel
+                if self._sender is not None:
+                    self._sender.add(channel)
+            return channel
+
+    @property
+    def sender(self) -> Sender:
+        """The sender, started on first use."""
+        return self._sender or self._start()
+
+    def _start(self) -> Sender:
+        with self._lock:
+            if self._sender is None:
+                sender = Sender(self.settings, self.settings.resolved_broker_url(), self._spool())
+                for channel in self._channels.values():
+                    sender.add(channel)
+                try:
+                    sender.start()
+                except RuntimeError:
+                    pass  # the interpreter is going down: the exit spools what is left
+                _drain_at_exit()
+                self._sender = sender
+            return self._sender
+
+    def _spool(self) -> SpoolWriter:
+        return SpoolWriter(
+            self.settings.spool_path,
+            self.id,
+            ceiling_bytes=self.settings.spool_ceiling_bytes,
+            free_floor=self.settings.spool_free_floor,
+            hostname=self.identity.hostname,
+        )
+
+    def reset_after_fork(self) -> None:
+        """Become the producer of the child: the parent's messages, thread and connection are the parent's."""
+        self.id = ids.new_producer_id()
+        self._lock = threading.Lock()
+        self._sender = None
+        self.at_close = []
+        for channel in self._channels.values():
+            channel.reset(self.id)
+
+    def close(self) -> None:
+        """Say goodbye in every channel and drain. Idempotent; a later message starts a new sender."""
+        if self._sender is None:
+            return
+        error = _last_error()
+        for stop in list(self.at_close):
+            stop(error)
+        sender, self._sender = self._sender, None
+        for channel in self._channels.values():
+            if not channel.is_closed:
+                channel.close(outcome_of(error))
+        sender.close(self.settings.exit_drain_s)
+
+
+def _last_error() -> BaseException | None:
+    """The uncaught exception the program ends with: it has been printed, and kept in `sys`, by then."""
+    error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return error
+
+
+_producer: Producer | None = None
+_producer_lock = threading.Lock()
+_exit_pid = 0
+
+
+def producer() -> Producer:
+    """The producer of this process, made on first use."""
+    global _producer
+    if _producer is None:
+        with _producer_lock:
+            if _producer is None:
+                _producer = Producer()
+    return _producer
+
+
+def flush(timeout: float | None = None) -> bool:
+    """Wait until all that was captured is accepted by Redis or the disk.
+
+    Returns False when `timeout` (seconds; by default the exit deadline) ran out first; the messages are then still
+    on their way.
+    """
+    current = producer()
+    return current.sender.flush(current.settings.exit_drain_s if timeout is None else timeout)
+
+
+def _drain_at_exit() -> None:
+    """Have `close` run at the end of this process, however its end is organised. Once per process."""
+    global _exit_pid
+    pid = os.getpid()
+    if _exit_pid == pid:
+        return
+    if _exit_pid == 0:
+        atexit.register(_at_exit)  # inherited by forked children
+    _exit_pid = pid
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, _at_exit, exitpriority=_FINALIZE_PRIORITY)
+
+
+def _at_exit() -> None:
+    if _producer is not None:
+        _producer.close()
+
+
+def _after_fork_in_child() -> None:
+    global _producer_lock
+    _producer_lock = threading.Lock()
+    if _producer is not None:
+        _producer.reset_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,292 @@
+"""Workflows: one execution, owned by whoever made its id.
+
+- Without an id, `workflow` makes one, owns it and ends it. With an id (given, from the command line, or from the
+  environment) it joins: it says how its own part ended, and nothing of how the workflow did, unless `own=True`.
+- The end of a `with` block in a process that did not enter it does nothing: after a fork it is the parent's.
+- Nothing here raises into the program, except for an id that the program itself gave and that cannot be one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from provd.common import clock, ids
+from provd.common.record import Record, Status
+from provd.producer import context
+from provd.producer.arguments import parsed_ids
+from provd.producer.capture import convert
+from provd.producer.channel import Channel
+from provd.producer.code import read_code
+from provd.producer.identity import automatic_id
+from provd.producer.outcome import Outcome, outcome_of
+from provd.producer.process import producer
+from provd.producer.warning import warn_once
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+AUTOMATIC = "auto"
+
+_ID_VARIABLES = ("PROVD_WORKFLOW_ID", "PROVD_CAMPAIGN_ID")
+
+#: The workflow that every thread of this process works in, unless its context has one of its own.
+_process_workflow: Workflow | None = None
+
+#: Whether the environment has been asked for a workflow to join; once per process is enough.
+_environment_asked = False
+
+
+class Workflow:
+    """A workflow of this process: a context manager, a decorator, or `start` and `stop`.
+
+    `workflow_id` and `campaign_id` are known once it has started; without capture both stay None.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        workflow_id: str | None = None,
+        campaign_id: str | None = None,
+        own: bool = False,
+        args: Mapping[str, Any] | None = None,
+        subtype: str | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.workflow_id = workflow_id
+        self.campaign_id = campaign_id
+        self.owned = own
+        self.channel: Channel | None = None
+        self._own = own
+        self._given_id = workflow_id
+        self._given_campaign = campaign_id
+        self._stated: Record = {
+            "args": dict(args) if args else None,
+            "subtype": subtype,
+            "tags": list(tags) or None,
+            "custom_metadata": dict(metadata) if metadata else None,
+        }
+        self._record: Record = {}
+        self._started = 0.0
+        self._pid = 0
+        self._enclosing: Workflow | None = None
+        self._environment: dict[str, str | None] = {}
+
+    def start(self) -> Workflow:
+        """Begin; tasks from here on belong to this workflow. Raises `InvalidId` for an id that cannot be one."""
+        if self._given_id is not None and self._given_id != AUTOMATIC:
+            ids.check_id(self._given_id, "workflow_id")
+        if self._given_campaign is not None:
+            ids.check_id(self._given_campaign, "campaign_id")
+        current = producer()
+        if not current.settings.enabled:
+            return self
+        self._enclosing = context.context_workflow.get() or _process_workflow
+        self._resolve()
+        assert self.workflow_id is not None  # noqa: S101 - for the type checker; `_resolve` sets it
+        self._started = clock.monotonic()
+        self._pid = os.getpid()
+        self.channel = current.channel(self.workflow_id, self.campaign_id)
+        self.channel.reopen()
+        self._record = self._first_record()
+        self.channel.state_workflow(dict(self._record))
+        self._enter()
+        current.at_close.append(self.stop)
+        current.sender.wake()
+        return self
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """End, by itself or because of `error`. Nothing, in a process that did not start it, or the second time."""
+        if self._pid != os.getpid() or self.channel is None:
+            return
+        self._pid = 0
+        outcome = outcome_of(error)
+        self._leave()
+        if self.owned:
+            self.channel.state_workflow(self._last_record(outcome))
+        self.channel.close(outcome)
+        current = producer()
+        if self.stop in current.at_close:
+            current.at_close.remove(self.stop)
+        current.sender.wake()
+
+    def __enter__(self) -> Workflow:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop(error)
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """Run every call of `fn` as a workflow of its own."""
+
+        @wraps(fn)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self._again(fn):
+                return fn(*args, **kwargs)
+
+        return run
+
+    def _again(self, fn: Callable[..., Any]) -> Workflow:
+        copy = Workflow(
+            self.name or getattr(fn, "__name__", None),
+            workflow_id=self._given_id,
+            campaign_id=self._given_campaign,
+            own=self._own,
+        )
+        copy._stated = dict(self._stated)
+        return copy
+
+    # --- ids ---
+
+    def _resolve(self) -> None:
+        """Find the ids: given by the program, by the command line, by the environment, or made here."""
+        asked = _ids_asked_for() if self._enclosing is None else (None, None)
+        wanted = self._given_id or asked[0]
+        if self.campaign_id is None:
+            self.campaign_id = asked[1] or (self._enclosing.campaign_id if self._enclosing else None)
+        if wanted == AUTOMATIC:
+            wanted = self._resolve_automatic()
+        self.workflow_id = wanted or ids.new_workflow_id()
+        self.owned = self._own or wanted is None
+
+    def _resolve_automatic(self) -> str | None:
+        automatic = automatic_id()
+        if automatic is None:
+            warn_once("auto", "workflow id 'auto' needs a scheduler's job around it; this process makes an id of its own")
+            return None
+        self._stated["attempt"] = automatic.attempt
+        self._stated["predecessor"] = automatic.predecessor
+        return automatic.workflow_id
+
+    # --- records ---
+
+    def _first_record(self) -> Record:
+        """What is known at the start. A joiner ranks lowest and states no time: those are the owner's to say."""
+        record: Record = {key: convert(value) for key, value in self._stated.items() if value is not None}
+        record["name"] = self.name or _script_name()
+        if self._enclosing is not None and self._enclosing.workflow_id != self.workflow_id:
+            record["parent_workflow_id"] = self._enclosing.workflow_id
+        current = producer()
+        record |= {"user": current.identity.user, "argv": convert(list(sys.argv)), "cwd": _cwd(), "code": read_code()}
+        record["environment"] = {"python": sys.version.partition(" ")[0], "executable": sys.executable}
+        if current.identity.scheduler:
+            record["environment"]["scheduler"] = current.identity.scheduler
+        if self.owned:
+            record |= {"status": Status.RUNNING.value, "started_at": clock.now_ms()}
+        else:
+            record["status"] = Status.SUBMITTED.value
+        return record
+
+    def _last_record(self, outcome: Outcome) -> Record:
+        duration = clock.monotonic() - self._started
+        ended_at = self._record["started_at"] + round(duration * 1000)
+        return self._record | outcome.fields() | {"ended_at": ended_at, "duration": duration}
+
+    # --- being current ---
+
+    def _enter(self) -> None:
+        global _process_workflow
+        context.context_workflow.set(self)
+        if _process_workflow is None or _process_workflow.channel is None:
+            _process_workflow = self
+            self._export()
+
+    def _leave(self) -> None:
+        global _process_workflow
+        if context.context_workflow.get() is self:
+            context.context_workflow.set(self._enclosing if self._enclosing is not _process_workflow else None)
+        if _process_workflow is self:
+            _process_workflow = None
+            self._restore()
+
+    def _export(self) -> None:
+        """Let processes started from here on join: they have no other way to know."""
+        for variable, value in zip(_ID_VARIABLES, (self.workflow_id, self.campaign_id)):
+            self._environment[variable] = os.environ.get(variable)
+            if value is not None:
+                os.environ[variable] = value
+
+    def _restore(self) -> None:
+        for variable, value in self._environment.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
+        self._environment = {}
+
+
+def workflow(
+    name: str | None = None,
+    *,
+    workflow_id: str | None = None,
+    campaign_id: str | None = None,
+    own: bool = False,
+    args: Mapping[str, Any] | None = None,
+    subtype: str | None = None,
+    tags: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+) -> Workflow:
+    """A workflow to enter, to start, or to decorate a function with.
+
+    `workflow_id` joins a workflow that someone else made; `own=True` owns it all the same. Without one, the id comes
+    from `--workflow-id` (see `provd.add_arguments`), else from `PROVD_WORKFLOW_ID`, else it is made here.
+
+    Raises `InvalidId` on start when `workflow_id` or `campaign_id` is not 1-128 ASCII letters, digits and `._-`.
+    """
+    return Workflow(
+        name,
+        workflow_id=workflow_id,
+        campaign_id=campaign_id,
+        own=own,
+        args=args,
+        subtype=subtype,
+        tags=tags,
+        metadata=metadata,
+    )
+
+
+def current_workflow() -> Workflow | None:
+    """The workflow of this context, of this process, or the one the environment names; None without any."""
+    return context.context_workflow.get() or _process_workflow or _join_environment()
+
+
+def _join_environment() -> Workflow | None:
+    """A task outside of any workflow joins the one its process was started in, to the end of the process."""
+    global _environment_asked
+    if _environment_asked:
+        return None
+    _environment_asked = True
+    current = producer()
+    if not current.settings.enabled or _ids_asked_for()[0] is None:
+        return None
+    joined = Workflow()
+    joined.start()
+    return joined if joined.channel is not None else None
+
+
+def _ids_asked_for() -> tuple[str | None, str | None]:
+    """Workflow and campaign id from the command line, else from the settings."""
+    settings = producer().settings
+    workflow_id, campaign_id = parsed_ids()
+    return workflow_id or settings.workflow_id, campaign_id or settings.campaign_id
+
+
+def _script_name() -> str:
+    name = sys.argv[0] if sys.argv else ""
+    return os.path.basename(name) or "python"
+
+
+def _cwd() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # the folder is gone

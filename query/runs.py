@@ -1,0 +1,165 @@
+"""Runs: which there are, and which one a text on the command line means.
+
+A handful of questions answers a whole list: workflows, their producers, their beats and one aggregation of their
+tasks, whatever the number of runs listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from provd.common import clock, names
+from provd.common.record import Record, Status
+from provd.query.state import State, derive_state
+from provd.store.interface import Filter, Store
+
+#: Settings' default of the same name, for callers that have no settings.
+LOST_AFTER_S = 60.0
+
+_WORKFLOW_FIELDS = (
+    "workflow_id", "campaign_id", "name", "status", "started_at", "ended_at", "duration", "received_at",
+)  # fmt: skip
+_PRODUCER_FIELDS = (
+    "producer_id", "workflow_id", "campaign_id", "status", "started_at", "closed_at", "rank", "world_size",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One line of the list: `tasks` counts by status, `duration` is in seconds (so far, while it runs)."""
+
+    workflow_id: str
+    campaign_id: str | None
+    name: str | None
+    status: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    duration: float | None
+    tasks: Mapping[str, int]
+    producers: int
+
+    def to_document(self) -> Record:
+        """The run as JSON has it; absent beats null."""
+        document = {
+            "workflow_id": self.workflow_id,
+            "campaign_id": self.campaign_id,
+            "name": self.name,
+            "status": self.status,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "duration": self.duration,
+            "tasks": dict(self.tasks),
+            "producers": self.producers,
+        }
+        return {key: value for key, value in document.items() if value is not None}
+
+
+def list_runs(
+    store: Store, *, campaign_id: str | None = None, limit: int = 20, lost_after_s: float = LOST_AFTER_S
+) -> list[Run]:
+    """The latest runs, the one that started last first; `limit` 0 means all.
+
+    A run without an owner is as recent as its youngest producer: its workflow record has no times, and carries the id
+    of that producer, which begins with its time of birth.
+    """
+    wanted: Filter = {"campaign_id": campaign_id} if campaign_id else {}
+    owned = store.find(
+        names.WORKFLOWS, {**wanted, "started_at": {"$exists": True}}, sort=[("started_at", -1)], limit=limit,
+        fields=_WORKFLOW_FIELDS,
+    )  # fmt: skip
+    ownerless = store.find(
+        names.WORKFLOWS, {**wanted, "started_at": {"$exists": False}}, sort=[("producer_id", -1)], limit=limit,
+        fields=_WORKFLOW_FIELDS,
+    )  # fmt: skip
+    runs = describe_runs(store, [*owned, *ownerless], lost_after_s=lost_after_s)
+    runs.sort(key=lambda run: run.started_at.timestamp() if run.started_at else 0.0, reverse=True)
+    return runs[:limit] if limit else runs
+
+
+def read_run(store: Store, workflow_id: str, *, lost_after_s: float = LOST_AFTER_S) -> Run:
+    """One run, by its whole id; one whose workflow record has not arrived is described by its producers."""
+    found = list(store.find(names.WORKFLOWS, {"workflow_id": workflow_id}, fields=_WORKFLOW_FIELDS, limit=1))
+    return describe_runs(store, found or [{"workflow_id": workflow_id}], lost_after_s=lost_after_s)[0]
+
+
+def describe_runs(store: Store, workflows: Sequence[Record], *, lost_after_s: float) -> list[Run]:
+    """Merge workflow records with what their producers, beats and tasks say, in the same order."""
+    if not workflows:
+        return []
+    of_these: Filter = {"workflow_id": {"$in": [workflow["workflow_id"] for workflow in workflows]}}
+    producers: dict[str, list[Record]] = {}
+    for producer in store.find(names.PRODUCERS, of_these, fields=_PRODUCER_FIELDS):
+        producers.setdefault(producer["workflow_id"], []).append(producer)
+    beats: dict[str, dict[str, datetime]] = {}
+    for beat in store.find(names.BEATS, of_these, fields=("producer_id", "workflow_id", "beat_at")):
+        beats.setdefault(beat["workflow_id"], {})[beat["producer_id"]] = beat["beat_at"]
+    tasks = _count_tasks(store, of_these)
+    now = present(store)
+    return [
+        _describe(
+            workflow,
+            producers.get(workflow["workflow_id"], []),
+            tasks.get(workflow["workflow_id"], {}),
+            beats.get(workflow["workflow_id"], {}),
+            now,
+            lost_after_s,
+        )
+        for workflow in workflows
+    ]
+
+
+def present(store: Store) -> datetime:
+    """The present, as near to the broker's clock as a reader can come: see `provd.query.state`."""
+    newest = next(iter(store.find(names.BEATS, {}, fields=("beat_at",), sort=[("beat_at", -1)], limit=1)), {})
+    here = clock.to_datetime(clock.now_ms())
+    return max(here, newest.get("beat_at", here))
+
+
+def in_rising_rank(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts by status, ordered by the statuses' rank."""
+    order = [status.value for status in Status]
+    known = {status: counts[status] for status in order if status in counts}
+    return known | {status: count for status, count in counts.items() if status not in known}
+
+
+def _describe(
+    workflow: Record,
+    producers: Sequence[Record],
+    tasks: Mapping[str, int],
+    beats: Mapping[str, datetime],
+    now: datetime,
+    lost_after_s: float,
+) -> Run:
+    failed = tasks.get(Status.ERROR.value, 0)
+    state: State = derive_state(
+        workflow, producers, beats, failed_tasks=failed, now=now, lost_after_s=lost_after_s
+    )
+    return Run(
+        workflow_id=workflow["workflow_id"],
+        campaign_id=workflow.get("campaign_id") or _first(producers, "campaign_id"),
+        name=workflow.get("name"),
+        status=state.status,
+        started_at=state.started_at,
+        ended_at=state.ended_at,
+        duration=state.duration,
+        tasks=in_rising_rank(tasks),
+        producers=len(producers),
+    )
+
+
+def _first(records: Iterable[Record], field: str) -> str | None:
+    return next((record[field] for record in records if field in record), None)
+
+
+def _count_tasks(store: Store, of_these: Filter) -> dict[str, dict[str, int]]:
+    pipeline = [
+        {"$match": dict(of_these)},
+        {"$group": {"_id": {"workflow_id": "$workflow_id", "status": "$status"}, "count": {"$sum": 1}}},
+    ]
+    counts: dict[str, dict[str, int]] = {}
+    for row in store.aggregate(names.TASKS, pipeline):
+        status = row["_id"].get("status") or Status.SUBMITTED.value
+        counts.setdefault(row["_id"]["workflow_id"], {})[status] = row["count"]
+    return counts

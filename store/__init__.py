@@ -1,0 +1,1 @@
+"""The write and the read side of the store: MongoDB, and the embedded store, behind one interface."""

@@ -1,0 +1,165 @@
+"""The open books (G7): for each producer of a workflow, where every message it made has gone.
+
+Invariants:
+
+- Each number from 1 to the highest known is in exactly one bucket, the first that applies: stored, quarantined,
+  spooled, dropped, missing.
+- Books are computed from the store alone and hold ranges, never counters that could drift.
+- `complete` is true only when all is stored, every producer has closed, every rank has appeared, and the producers'
+  own counts of ended tasks agree with the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from provd.common import names
+from provd.common.ranges import Ranges
+from provd.common.record import ENDED, Record
+from provd.store.interface import Store
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerBooks:
+    """One producer's part of a workflow. `tasks_ended` is its own count, absent until it has closed."""
+
+    producer_id: str
+    hostname: str | None
+    rank: int | None
+    closed: bool
+    produced: int
+    stored: Ranges
+    quarantined: Ranges
+    spooled: Ranges
+    dropped: Ranges
+    missing: Ranges
+    tasks_ended: int | None
+    tasks_stored: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether this producer has closed and all it said is stored."""
+        return (
+            self.closed
+            and len(self.stored) == self.produced
+            and (self.tasks_ended is None or self.tasks_ended == self.tasks_stored)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowBooks:
+    """The books of one workflow."""
+
+    workflow_id: str
+    producers: tuple[ProducerBooks, ...]
+    missing_ranks: tuple[int, ...]
+    #: Quarantined pieces so ruined that nobody knows which messages they held.
+    unattributed: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything the workflow's producers said is stored, and all of them have spoken and closed."""
+        return (
+            bool(self.producers)
+            and not self.missing_ranks
+            and not self.unattributed
+            and all(producer.complete for producer in self.producers)
+        )
+
+    @property
+    def unclosed(self) -> tuple[str, ...]:
+        """Producers that have not said goodbye."""
+        return tuple(producer.producer_id for producer in self.producers if not producer.closed)
+
+    def total(self, bucket: str) -> int:
+        """Messages in one bucket (`produced`, `stored`, `quarantined`, …), over all producers."""
+        sizes = (getattr(producer, bucket) for producer in self.producers)
+        return sum(size if isinstance(size, int) else len(size) for size in sizes)
+
+
+def read_books(store: Store, workflow_id: str) -> WorkflowBooks:
+    """Compute the books of a workflow. The ledger is read first: what it claims is in the collections by then."""
+    of_workflow = {"workflow_id": workflow_id}
+    stored = store.stored_ranges(workflow_id)
+    records = {record["producer_id"]: record for record in store.find(names.PRODUCERS, of_workflow)}
+    beats = {beat["producer_id"]: beat for beat in store.find(names.BEATS, of_workflow)}
+    quarantined, unattributed = _quarantined(store, workflow_id)
+    tasks = _tasks_stored(store, workflow_id)
+    known = sorted(stored.keys() | records.keys() | beats.keys() | quarantined.keys())
+    producers = tuple(
+        _producer_books(
+            producer_id,
+            records.get(producer_id, {}),
+            beats.get(producer_id, {}),
+            stored.get(producer_id, Ranges()),
+            quarantined.get(producer_id, Ranges()),
+            tasks.get(producer_id, 0),
+        )
+        for producer_id in known
+    )
+    return WorkflowBooks(workflow_id, producers, _missing_ranks(records.values()), unattributed)
+
+
+def _producer_books(
+    producer_id: str, record: Record, beat: Record, stored: Ranges, quarantined: Ranges, tasks_stored: int
+) -> ProducerBooks:
+    spooled = Ranges.of(_spans(beat, "spooled"))
+    dropped = Ranges.of([*_spans(beat, "dropped"), *_spans(record, "dropped")])
+    produced = max(
+        record.get("sent", 0), beat.get("sent", 0), stored.last, quarantined.last, spooled.last, dropped.last
+    )
+    buckets = {}
+    left = Ranges.of([(1, produced)])
+    for name, bucket in (("stored", stored), ("quarantined", quarantined), ("spooled", spooled), ("dropped", dropped)):
+        rest = left.minus(bucket)
+        buckets[name] = left.minus(rest)
+        left = rest
+    closed = "closed_at" in record
+    return ProducerBooks(
+        producer_id=producer_id,
+        hostname=record.get("hostname"),
+        rank=record.get("rank"),
+        closed=closed,
+        produced=produced,
+        **buckets,
+        missing=left,
+        tasks_ended=record.get("tasks_ended") if closed else None,
+        tasks_stored=tasks_stored,
+    )
+
+
+def _spans(record: Record, field: str) -> Iterator[tuple[int, int]]:
+    for first, last in record.get(field, ()):
+        yield first, last
+
+
+def _quarantined(store: Store, workflow_id: str) -> tuple[dict[str, Ranges], int]:
+    ranges: dict[str, Ranges] = {}
+    unattributed = 0
+    fields = ["producer_id", "first_seq", "last_seq"]
+    for item in store.find(names.QUARANTINE, {"workflow_id": workflow_id}, fields=fields):
+        if "producer_id" not in item or "first_seq" not in item:
+            unattributed += 1
+            continue
+        span = Ranges.of([(item["first_seq"], item["last_seq"])])
+        ranges[item["producer_id"]] = ranges.get(item["producer_id"], Ranges()).union(span)
+    return ranges, unattributed
+
+
+def _tasks_stored(store: Store, workflow_id: str) -> dict[str, int]:
+    pipeline = [
+        {"$match": {"workflow_id": workflow_id, "status": {"$in": sorted(ENDED)}}},
+        {"$group": {"_id": "$producer_id", "count": {"$sum": 1}}},
+    ]
+    return {row["_id"]: row["count"] for row in store.aggregate(names.TASKS, pipeline)}
+
+
+def _missing_ranks(records: Iterable[Record]) -> tuple[int, ...]:
+    seen: set[int] = set()
+    expected = 0
+    for record in records:
+        if "rank" in record:
+            seen.add(record["rank"])
+        expected = max(expected, record.get("world_size", 0))
+    return tuple(rank for rank in range(expected) if rank not in seen)

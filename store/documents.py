@@ -1,0 +1,140 @@
+"""What both stores keep of a message, a range, a beat and a quarantined piece, and what they give back.
+
+Invariants:
+
+- A record that is no record (an id that is not text, a time outside the years 1-9999, a field name that could be
+  taken for an operator) is refused here, by both stores alike, with the reason.
+- The fields that stores index hold text, whole numbers or times, or nothing.
+- `announced` is the producer's remark to the consumer and is never stored.
+- A quarantined piece of any size is kept whole: in several documents where one would be too large.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from provd.common import clock, names
+from provd.common.record import LENT_FIELDS, TIME_FIELDS, Kind, Message, Record
+from provd.store.interface import Beat, Quarantined, Stored
+
+#: The fields that name a document, which a projection always keeps. Elsewhere `_id` alone does.
+ID_FIELDS: dict[str, tuple[str, ...]] = {
+    names.TASKS: ("task_id",),
+    names.WORKFLOWS: ("workflow_id",),
+    names.PRODUCERS: ("producer_id", "workflow_id"),
+    names.SAMPLES: ("producer_id", "seq"),
+    names.LEDGER: ("producer_id", "workflow_id", "first_seq", "last_seq"),
+    names.BEATS: ("producer_id", "workflow_id"),
+}
+
+#: Fields of a message that the store keeps for itself.
+_NOT_STATED = ("_id", "announced", "filled", "received_at")
+
+_TEXT_FIELDS = ("activity_id", "campaign_id", "name", "parent_task_id", "status", "hostname", "task_id")
+_STATED_TIMES = tuple(field for field in TIME_FIELDS if field != "received_at")
+_MIN_MS = -62_135_596_800_000
+_MAX_MS = 253_402_300_799_999
+_MAX_SEQ = (1 << 63) - 1
+
+#: Bytes of a quarantined piece that one document holds; MongoDB's documents end at 16 MiB.
+QUARANTINE_PART_BYTES = 8 << 20
+
+
+def hides_id(collection: str) -> bool:
+    """Whether a collection's `_id` only repeats other fields, so that readers do not see it."""
+    return collection in ID_FIELDS
+
+
+def stated(message: Message) -> Record:
+    """The record of a message as it is merged, without what is not its to say. Raises `ValueError` if it is none."""
+    record = {name: value for name, value in message.record.items() if name not in _NOT_STATED}
+    record["producer_id"] = message.producer_id
+    record["workflow_id"] = message.workflow_id
+    record["seq"] = message.seq
+    _check(record)
+    return record
+
+
+def record_id(message: Message) -> str:
+    """The `_id` of the message's document. Raises `ValueError` if it has none."""
+    if message.kind is Kind.TASK and not isinstance(message.record.get("task_id"), str):
+        raise ValueError("the task has no task_id")
+    identity = message.record_id
+    if not identity or not identity.isprintable():
+        raise ValueError("the id is not printable text")
+    return identity
+
+
+def _check(record: Record) -> None:
+    for name in record:
+        if type(name) is not str or not name or name[0] in "$~" or "." in name or "\0" in name:
+            raise ValueError(f"{name!r} cannot name a field of a record")
+    for field in _TEXT_FIELDS:
+        value = record.get(field)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{field} is {type(value).__name__}, not text")
+    for field in _STATED_TIMES:
+        value = record.get(field)
+        if value is not None and (type(value) is not int or not _MIN_MS <= value <= _MAX_MS):
+            raise ValueError(f"{field} is not a time in UTC milliseconds between the years 1 and 9999")
+    if not 0 <= record["seq"] <= _MAX_SEQ:
+        raise ValueError("seq is outside 64 bits")
+
+
+def lent_fields(record: Record) -> tuple[str, ...]:
+    """The times that this record could lend to a higher one."""
+    return tuple(field for field in LENT_FIELDS if field in record)
+
+
+def range_document(stored: Stored) -> Record:
+    """The ledger's document about a range; equal ranges are one document."""
+    identity = f"{stored.producer_id}/{stored.workflow_id}/{stored.first_seq}-{stored.last_seq}"
+    return {
+        "_id": identity,
+        "producer_id": stored.producer_id,
+        "workflow_id": stored.workflow_id,
+        "first_seq": stored.first_seq,
+        "last_seq": stored.last_seq,
+    }
+
+
+def beat_document(beat: Beat) -> Record:
+    """The beats' document about a producer in a workflow."""
+    return {
+        "_id": f"{beat.producer_id}/{beat.workflow_id}",
+        "producer_id": beat.producer_id,
+        "workflow_id": beat.workflow_id,
+        "beat_at": clock.to_datetime(beat.beat_at),
+        "sent": beat.sent,
+        "tasks_started": beat.tasks_started,
+        "tasks_ended": beat.tasks_ended,
+        "spooled": [list(span) for span in beat.spooled],
+        "dropped": [list(span) for span in beat.dropped],
+    }
+
+
+def quarantine_documents(item: Quarantined) -> Iterator[Record]:
+    """The quarantine's documents about a piece: one, or as many as its bytes need, with `part` and `parts`."""
+    where: dict[str, Any] = {
+        "stream": item.stream,
+        "entry_id": item.entry_id,
+        "producer_id": item.producer_id,
+        "workflow_id": item.workflow_id,
+        "first_seq": item.first_seq,
+        "last_seq": item.last_seq,
+    }
+    digest = hashlib.sha256(repr(tuple(where.values())).encode("utf-8", "surrogatepass"))
+    digest.update(item.raw)
+    parts = max(1, -(-len(item.raw) // QUARANTINE_PART_BYTES))
+    for part in range(parts):
+        start = part * QUARANTINE_PART_BYTES
+        document: Record = {name: value for name, value in where.items() if value is not None}
+        document["_id"] = digest.hexdigest()[:32] if parts == 1 else f"{digest.hexdigest()[:32]}-{part}"
+        document["reason"] = item.reason
+        document["raw"] = item.raw[start : start + QUARANTINE_PART_BYTES]
+        document["received_at"] = clock.to_datetime(clock.now_ms())
+        if parts > 1:
+            document |= {"part": part, "parts": parts}
+        yield document

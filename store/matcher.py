@@ -1,0 +1,292 @@
+"""MongoDB filters evaluated in Python, for the embedded store. Proven against a real mongod by the contract tests.
+
+Supported: implicit equality, `$eq $ne $gt $gte $lt $lte $in $nin $exists $regex $options $not $all $size $elemMatch
+$type $mod`, `$and $or $nor`, `$comment`; dotted paths through documents and arrays. Anything else raises
+`UnsupportedQuery` that names it. Regular expressions are Python's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from provd.common.errors import UnsupportedQuery
+from provd.store.ordering import BsonKey, bson_key, is_nan, type_rank
+
+Predicate: TypeAlias = Callable[[Any], bool]
+
+OPERATORS = frozenset(
+    {"$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$regex", "$options", "$not", "$all"}
+    | {"$size", "$elemMatch", "$type", "$mod"}
+)
+LOGICAL = frozenset({"$and", "$or", "$nor", "$comment"})
+
+
+class _Missing:
+    """What a path finds where there is nothing."""
+
+
+_MISSING = _Missing()
+
+_FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
+
+#: `$type` by name and number, as the rank of the value's type; int, long and double share a rank.
+_TYPES: dict[str | int, str] = {
+    1: "double", 2: "string", 3: "object", 4: "array", 5: "binData", 8: "bool", 9: "date", 10: "null", 16: "int",
+    18: "long",
+}  # fmt: skip
+_INT32 = 1 << 31
+
+
+def matcher(query: Mapping[str, Any]) -> Predicate:
+    """Compile a filter. Raises `UnsupportedQuery` for what is outside the subset, or makes no sense."""
+    if not isinstance(query, Mapping):
+        raise UnsupportedQuery("a filter is an object such as {\"status\": \"ERROR\"}")
+    tests = [_clause(key, condition) for key, condition in query.items() if key != "$comment"]
+    return _all(tests)
+
+
+def _all(tests: Sequence[Predicate]) -> Predicate:
+    if len(tests) == 1:
+        return tests[0]
+    return lambda document: all(test(document) for test in tests)
+
+
+def _clause(key: str, condition: Any) -> Predicate:
+    if key in LOGICAL:
+        if not isinstance(condition, list) or not condition:
+            raise UnsupportedQuery(f"{key} needs a list of filters, not an empty one")
+        parts = [matcher(part) for part in condition]
+        if key == "$and":
+            return _all(parts)
+        if key == "$or":
+            return lambda document: any(part(document) for part in parts)
+        return lambda document: not any(part(document) for part in parts)
+    if key.startswith("$"):
+        raise UnsupportedQuery(f"{key} is outside what the embedded store answers")
+    return _on_path(tuple(key.split(".")), condition)
+
+
+def _is_operators(condition: Any) -> bool:
+    return isinstance(condition, Mapping) and bool(condition) and next(iter(condition)).startswith("$")
+
+
+def _on_path(path: tuple[str, ...], condition: Any) -> Predicate:
+    if isinstance(condition, re.Pattern):
+        return _any_value(path, _expanded(_matches(condition)))
+    if not _is_operators(condition):
+        return _any_value(path, _expanded(_equals(condition)))
+    return _all([_operator(path, name, operand, condition) for name, operand in condition.items()])
+
+
+def _operator(path: tuple[str, ...], name: str, operand: Any, siblings: Mapping[str, Any]) -> Predicate:
+    if name not in OPERATORS:
+        raise UnsupportedQuery(f"{name} is outside what the embedded store answers")
+    if name == "$options":
+        if "$regex" not in siblings:
+            raise UnsupportedQuery("$options needs a $regex")
+        return lambda document: True
+    if name in ("$ne", "$nin", "$not"):
+        positive = {"$ne": "$eq", "$nin": "$in"}.get(name)
+        if positive is None and not _is_operators(operand) and not isinstance(operand, re.Pattern):
+            raise UnsupportedQuery("$not needs operators or a regular expression")
+        if name == "$ne" and isinstance(operand, re.Pattern):
+            raise UnsupportedQuery("$ne takes no regular expression; use $not")
+        test = _operator(path, positive, operand, {}) if positive else _on_path(path, operand)
+        return lambda document: not test(document)
+    if name == "$exists":
+        wanted = bool(operand)
+        found = _any_value(path, lambda value: value is not _MISSING)
+        return lambda document: found(document) is wanted
+    if name == "$all":
+        return _contains_all(path, operand)
+    if name == "$regex":
+        return _any_value(path, _expanded(_matches(_regex(operand, siblings.get("$options", "")))))
+    if name == "$type":
+        return _any_value(path, _expanded(_has_type(operand)))
+    if name in ("$size", "$elemMatch"):
+        return _any_value(path, _has_size(operand) if name == "$size" else _has_element(operand))
+    return _any_value(path, _expanded(_VALUE_TESTS[name](operand)))
+
+
+# --- values on a path ------------------------------------------------------------------------------------------
+
+
+def _any_value(path: tuple[str, ...], test: Predicate) -> Predicate:
+    if len(path) == 1:
+        (name,) = path
+
+        def on_field(document: Any) -> bool:
+            if type(document) is dict:
+                return test(document.get(name, _MISSING))
+            return any(test(value) for value in _values(document, path))
+
+        return on_field
+    return lambda document: any(test(value) for value in _values(document, path))
+
+
+def _values(value: Any, path: tuple[str, ...]) -> Iterator[Any]:
+    """What stands at a path: one value, or one for each element of the arrays on the way."""
+    if not path:
+        yield value
+    elif isinstance(value, dict):
+        if path[0] in value:
+            yield from _values(value[path[0]], path[1:])
+        else:
+            yield _MISSING
+    elif isinstance(value, list):
+        if path[0].isdecimal() and int(path[0]) < len(value):
+            yield from _values(value[int(path[0])], path[1:])
+        for element in value:
+            if isinstance(element, dict):
+                yield from _values(element, path)
+    else:
+        yield _MISSING
+
+
+def _expanded(test: Predicate) -> Predicate:
+    """Test a value, and where it is an array each of its elements."""
+    return lambda value: test(value) or (isinstance(value, list) and any(test(element) for element in value))
+
+
+# --- tests of one value ----------------------------------------------------------------------------------------
+
+
+def _equals(operand: Any) -> Predicate:
+    if operand is None:
+        return lambda value: value is None or value is _MISSING
+    if type(operand) is str:
+        return lambda value: type(value) is str and value == operand
+    key = bson_key(operand)
+    return lambda value: value is not _MISSING and bson_key(value) == key
+
+
+def _compares(compare: Callable[[BsonKey, BsonKey], bool], or_equal: bool) -> Callable[[Any], Predicate]:
+    def bind(operand: Any) -> Predicate:
+        if isinstance(operand, re.Pattern):
+            raise UnsupportedQuery("a regular expression has no order")
+        if operand is None or is_nan(operand):
+            return _equals(operand) if or_equal else lambda value: False
+        rank, key = type_rank(operand), bson_key(operand)
+        return lambda value: (
+            value is not _MISSING
+            and type_rank(value) == rank
+            and not is_nan(value)
+            and compare(bson_key(value), key)
+        )
+
+    return bind
+
+
+def _is_in(operand: Any) -> Predicate:
+    if not isinstance(operand, list):
+        raise UnsupportedQuery("$in and $nin need a list")
+    patterns = [item for item in operand if isinstance(item, re.Pattern)]
+    plain = [item for item in operand if not isinstance(item, re.Pattern)]
+    if any(_is_operators(item) for item in plain):
+        raise UnsupportedQuery("$in and $nin take values, not operators")
+    keys = {bson_key(item) for item in plain}
+    with_null = None in plain
+    return lambda value: (
+        with_null
+        if value is _MISSING
+        else bson_key(value) in keys or any(_matches(pattern)(value) for pattern in patterns)
+    )
+
+
+def _has_remainder(operand: Any) -> Predicate:
+    if not isinstance(operand, list) or len(operand) != 2 or not all(type(part) is int for part in operand):
+        raise UnsupportedQuery("$mod needs [divisor, remainder]")
+    divisor, remainder = operand
+    if divisor == 0:
+        raise UnsupportedQuery("$mod by zero")
+
+    def test(value: Any) -> bool:
+        if type(value) not in (int, float) or value != value or abs(value) == float("inf"):
+            return False
+        whole = int(value)
+        return (abs(whole) % abs(divisor)) * (1 if whole >= 0 else -1) == remainder
+
+    return test
+
+
+_VALUE_TESTS: dict[str, Callable[[Any], Predicate]] = {
+    "$eq": _equals,
+    "$gt": _compares(lambda one, other: one > other, or_equal=False),
+    "$gte": _compares(lambda one, other: one >= other, or_equal=True),
+    "$lt": _compares(lambda one, other: one < other, or_equal=False),
+    "$lte": _compares(lambda one, other: one <= other, or_equal=True),
+    "$in": _is_in,
+    "$mod": _has_remainder,
+}
+
+
+def _regex(pattern: Any, options: Any) -> re.Pattern[str]:
+    if isinstance(pattern, re.Pattern) and not options:
+        return pattern
+    text = pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+    if not isinstance(text, str) or not isinstance(options, str) or set(options) - set(_FLAGS):
+        raise UnsupportedQuery("$regex needs text, and $options letters of imsx")
+    flags = 0
+    for letter in options:
+        flags |= _FLAGS[letter]
+    try:
+        return re.compile(text, flags)
+    except re.error as error:
+        raise UnsupportedQuery(f"$regex {text!r}: {error}") from error
+
+
+def _matches(pattern: re.Pattern[str]) -> Predicate:
+    return lambda value: isinstance(value, str) and pattern.search(value) is not None
+
+
+def _has_size(operand: Any) -> Predicate:
+    if type(operand) not in (int, float) or operand != int(operand) or operand < 0:
+        raise UnsupportedQuery("$size needs a whole number from 0 up")
+    return lambda value: isinstance(value, list) and len(value) == operand
+
+
+def _has_element(operand: Any) -> Predicate:
+    if not isinstance(operand, Mapping):
+        raise UnsupportedQuery("$elemMatch needs a filter")
+    if _is_operators(operand) and next(iter(operand)) not in LOGICAL:
+        element = _on_path(("",), operand)
+        return lambda value: isinstance(value, list) and any(element({"": item}) for item in value)
+    inner = matcher(operand)
+    return lambda value: isinstance(value, list) and any(
+        inner(item) for item in value if isinstance(item, (dict, list))
+    )
+
+
+def _contains_all(path: tuple[str, ...], operand: Any) -> Predicate:
+    if not isinstance(operand, list):
+        raise UnsupportedQuery("$all needs a list")
+    if not operand:
+        return lambda document: False
+    tests = []
+    for item in operand:
+        if isinstance(item, Mapping) and "$elemMatch" in item:
+            tests.append(_on_path(path, item))
+        elif _is_operators(item):
+            raise UnsupportedQuery("$all takes values and $elemMatch, no other operators")
+        else:
+            tests.append(_on_path(path, item))
+    return _all(tests)
+
+
+def _has_type(operand: Any) -> Predicate:
+    wanted = set()
+    for item in operand if isinstance(operand, list) else [operand]:
+        name = _TYPES.get(item, item)
+        if name not in (*_TYPES.values(), "number"):
+            raise UnsupportedQuery(f"$type {item!r} is outside what the embedded store answers")
+        wanted |= {"int", "long", "double"} if name == "number" else {name}
+    return lambda value: value is not _MISSING and _type_name(value) in wanted
+
+
+def _type_name(value: Any) -> str:
+    if type(value) is int:
+        return "int" if -_INT32 <= value < _INT32 else "long"
+    names = {float: "double", str: "string", dict: "object", list: "array", bytes: "binData", bool: "bool"}
+    return names.get(type(value), "null" if value is None else "date")

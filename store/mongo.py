@@ -1,0 +1,316 @@
+"""The store in MongoDB.
+
+- Writes are `w: majority, j: true`: what `write` returned for survives the loss of a minority of the servers.
+- Nothing is written singly: messages never announced go by one bulk insert, `RUNNING` announcements by another, and
+  what has or meets a document goes by bulk conditional update (`mongo_merge`).
+- A batch that the server refuses as a whole is halved until the message that spoils it stands alone.
+- The ledger is read in an order in which a compacted range stands behind all its parts, and is compacted by
+  inserting first: a reader never sees less than was there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, TypeAlias
+
+import pymongo
+from pymongo import errors
+from pymongo.collection import Collection
+from pymongo.cursor import Cursor
+from pymongo.database import Database
+from pymongo.uri_parser import parse_uri
+from pymongo.write_concern import WriteConcern
+
+from provd.common import names, values
+from provd.common.errors import SettingsError, StoreError
+from provd.common.ranges import Ranges
+from provd.common.record import Kind, Message, Record
+from provd.common.settings import mask_url
+from provd.store import documents, filters, migrations
+from provd.store.interface import Beat, Filter, Quarantined, Refusal, Sort, Stored, Written
+from provd.store.mongo_encode import CODEC, Encoded, encode
+from provd.store.mongo_errors import DUPLICATE_KEY, is_transient, translated
+from provd.store.mongo_merge import merge_update
+
+#: The database where the URL names none.
+DEFAULT_DATABASE = "provd"
+
+#: An upsert loses the race to another writer's at most a few times, and then finds that writer's document.
+_RACES = 5
+
+_LEDGER_ORDER = [("producer_id", 1), ("last_seq", 1), ("first_seq", -1)]
+
+_Bulk: TypeAlias = Callable[[Sequence[Encoded]], tuple[int, int]]
+
+
+class MongoStore:
+    """A store in a MongoDB server, replica set or sharded cluster."""
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+        """Connects on first use. `timeout_s` bounds the search for a server; a write may take longer."""
+        self.url = mask_url(url)
+        milliseconds = int(timeout_s * 1000)
+        try:
+            self._client: pymongo.MongoClient[Record] = pymongo.MongoClient(
+                url,
+                serverSelectionTimeoutMS=milliseconds,
+                connectTimeoutMS=milliseconds,
+                socketTimeoutMS=max(60_000, milliseconds),
+                appname="provd",
+            )
+            name = parse_uri(url).get("database") or DEFAULT_DATABASE
+            self._database: Database[Record] = self._client.get_database(
+                name, codec_options=CODEC, write_concern=WriteConcern(w="majority", j=True)
+            )
+        except (errors.ConfigurationError, errors.InvalidURI, errors.InvalidName, ValueError) as error:
+            raise SettingsError(f"the store URL {self.url!r} is not one MongoDB understands: {error}") from error
+
+    def ping(self) -> None:
+        """Raise `StoreUnavailable` unless a server answers now."""
+        with translated(self.url):
+            self._database.command("ping")
+
+    def migrate(self) -> list[str]:
+        """Create what indexes are missing; returns the names of the migrations that this call applied."""
+        with translated(self.url):
+            return migrations.migrate_mongo(self._database)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    def write(self, messages: Sequence[Message], *, received_at: int) -> Written:
+        """Merge messages into their documents by at most three bulk writes for each collection."""
+        refusals: list[Refusal] = []
+        encoded: list[Encoded] = []
+        for message in messages:
+            result = encode(message, received_at)
+            if isinstance(result, Refusal):
+                refusals.append(result)
+            else:
+                encoded.append(result)
+        stored = duplicates = 0
+        with translated(self.url):
+            for kind in Kind:
+                batch = [one for one in encoded if one.message.kind is kind]
+                if batch:
+                    done = _Batch(self._database[kind.collection], received_at, refusals).write(batch)
+                    stored, duplicates = stored + done[0], duplicates + done[1]
+        return Written(stored, duplicates, tuple(refusals))
+
+    def add_stored(self, ranges: Iterable[Stored]) -> None:
+        """Enter ranges into the ledger."""
+        self._add(names.LEDGER, [documents.range_document(stored) for stored in ranges])
+
+    def add_quarantined(self, items: Iterable[Quarantined]) -> None:
+        """Keep what could not be stored."""
+        pieces = [piece for item in items for piece in documents.quarantine_documents(item)]
+        self._add(names.QUARANTINE, [values.to_portable(piece) for piece in pieces])
+
+    def _add(self, collection: str, new: Sequence[Record]) -> None:
+        """Insert documents; those whose `_id` is there already stay as they are."""
+        if not new:
+            return
+        with translated(self.url):
+            try:
+                self._database[collection].insert_many(new, ordered=False)
+            except errors.BulkWriteError as error:
+                if _failures(error):
+                    raise
+
+    def put_beats(self, beats: Iterable[Beat]) -> None:
+        """Keep the latest beat of each producer and workflow."""
+        updates = []
+        for document in map(documents.beat_document, beats):
+            is_later = {"$gte": [{"$literal": document["beat_at"]}, "$beat_at"]}
+            latest = {"$cond": [is_later, {"$literal": document}, "$$ROOT"]}
+            updates.append(
+                pymongo.UpdateOne({"_id": document["_id"]}, [{"$replaceWith": latest}], upsert=True)
+            )
+        with translated(self.url):
+            for _ in range(_RACES):
+                if not updates:
+                    return
+                try:
+                    self._database[names.BEATS].bulk_write(updates, ordered=False)
+                    return
+                except errors.BulkWriteError as error:
+                    if _failures(error):
+                        raise
+                    updates = [updates[failure["index"]] for failure in error.details["writeErrors"]]
+        raise StoreError("beats of one producer are written by too many at once")
+
+    # --- the ledger --------------------------------------------------------------------------------------------
+
+    def compact_ledger(self, workflow_id: str) -> None:
+        """Insert the merged ranges, then delete the parts."""
+        with translated(self.url):
+            found = list(self._ledger(workflow_id))
+        ranges = _by_producer(found)
+        merged = [
+            documents.range_document(Stored(producer_id, workflow_id, first, last))
+            for producer_id, spans in ranges.items()
+            for first, last in spans
+        ]
+        parts = {document["_id"] for document in found} - {document["_id"] for document in merged}
+        if not parts:
+            return
+        self._add(names.LEDGER, merged)
+        with translated(self.url):
+            where = {"workflow_id": workflow_id, "_id": {"$in": sorted(parts)}}
+            self._database[names.LEDGER].delete_many(where)
+
+    def stored_ranges(self, workflow_id: str) -> dict[str, Ranges]:
+        """The ledger of a workflow: the stored numbers of each producer."""
+        with translated(self.url):
+            return _by_producer(self._ledger(workflow_id))
+
+    def _ledger(self, workflow_id: str) -> Cursor[Record]:
+        return self._database[names.LEDGER].find({"workflow_id": workflow_id}).sort(_LEDGER_ORDER)
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def find(
+        self,
+        collection: str,
+        filter: Filter,
+        *,
+        fields: Sequence[str] | None = None,
+        sort: Sort = (),
+        limit: int = 0,
+    ) -> Iterator[Record]:
+        """Documents that match, streamed; an operator we refuse raises here, the server's refusal on first use."""
+        source = self._database[filters.check_collection(collection)]
+        projection = None
+        if fields is not None:
+            projection = {"_id": not documents.hides_id(collection)}
+            projection |= dict.fromkeys(filters.projected(collection, fields), True)
+        order = filters.check_sort(sort)
+        where = filters.prepare(filter)
+        with translated(self.url, reading=True):
+            cursor = source.find(where, projection, sort=order or None, limit=limit)
+        return self._streamed(cursor, documents.hides_id(collection))
+
+    def _streamed(self, cursor: Iterator[Record], hides_id: bool) -> Iterator[Record]:
+        with translated(self.url, reading=True):
+            for document in cursor:
+                if hides_id:
+                    document.pop("_id", None)
+                yield values.from_portable(document)
+
+    def count(self, collection: str, filter: Filter) -> int:
+        """How many documents match."""
+        source = self._database[filters.check_collection(collection)]
+        where = filters.prepare(filter)
+        with translated(self.url, reading=True):
+            return source.count_documents(where)
+
+    def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> Iterator[Record]:
+        """Run a read-only pipeline in the server."""
+        source = self._database[filters.check_collection(collection)]
+        stages = filters.prepare(pipeline)
+        with translated(self.url, reading=True):
+            cursor = source.aggregate(stages, allowDiskUse=True)
+        return self._streamed(cursor, hides_id=False)
+
+
+class _Batch:
+    """The bulk writes of one batch into one collection. Works through pymongo's own errors."""
+
+    def __init__(self, collection: Collection[Record], received_at: int, refusals: list[Refusal]) -> None:
+        self._collection = collection
+        self._received_at = received_at
+        self._refusals = refusals
+
+    def write(self, batch: Sequence[Encoded]) -> tuple[int, int]:
+        """Write all; returns how many were stored and how many changed nothing."""
+        announcing = [one for one in batch if not one.message.was_announced and not one.message.is_final]
+        alone = [one for one in batch if not one.message.was_announced and one.message.is_final]
+        stored, colliding = 0, [one for one in batch if one.message.was_announced]
+        for new in (announcing, alone):
+            inserted, duplicates = self._insert(new)
+            stored += inserted
+            colliding += duplicates
+        changed, unchanged = self._merge(colliding)
+        return stored + changed, unchanged
+
+    def _insert(self, batch: Sequence[Encoded]) -> tuple[int, list[Encoded]]:
+        if not batch:
+            return 0, []
+        try:
+            self._collection.insert_many([one.raw for one in batch], ordered=False)
+        except errors.BulkWriteError as error:
+            duplicates, refused = self._sorted_out(batch, error)
+            return len(batch) - len(duplicates) - refused, duplicates
+        except errors.PyMongoError as error:
+            done = [self._insert(half) for half in self._halves(batch, error)]
+            return sum(inserted for inserted, _ in done), [one for _, again in done for one in again]
+        return len(batch), []
+
+    def _merge(self, batch: Sequence[Encoded]) -> tuple[int, int]:
+        changed = unchanged = 0
+        for _ in range(_RACES):
+            if not batch:
+                return changed, unchanged
+            updates = [merge_update(one, self._received_at) for one in batch]
+            try:
+                result = self._collection.bulk_write(updates, ordered=False).bulk_api_result
+                batch = []
+            except errors.BulkWriteError as error:
+                result = error.details
+                batch, _refused = self._sorted_out(batch, error)
+            except errors.PyMongoError as error:
+                done = [self._merge(half) for half in self._halves(batch, error)]
+                return changed + sum(one for one, _ in done), unchanged + sum(one for _, one in done)
+            changed += result["nUpserted"] + result["nModified"]
+            unchanged += result["nMatched"] - result["nModified"]
+        for one in batch:
+            self._refusals.append(Refusal(one.message, "its id belongs to a record of another workflow"))
+        return changed, unchanged
+
+    def _sorted_out(
+        self, batch: Sequence[Encoded], error: errors.BulkWriteError
+    ) -> tuple[list[Encoded], int]:
+        """Messages that met a document, and how many the server refused; raises if it is the server's own state."""
+        if error.details.get("writeConcernErrors") or any(map(is_transient, error.details["writeErrors"])):
+            raise error
+        refused = _failures(error)
+        for failure in refused:
+            self._refusals.append(Refusal(batch[failure["index"]].message, str(failure.get("errmsg"))))
+        met = [
+            batch[failure["index"]]
+            for failure in error.details["writeErrors"]
+            if failure.get("code") == DUPLICATE_KEY
+        ]
+        return met, len(refused)
+
+    def _halves(self, batch: Sequence[Encoded], error: errors.PyMongoError) -> list[Sequence[Encoded]]:
+        """What to try again after the server refused a batch as a whole; raises if it is the server's own state."""
+        if isinstance(error, errors.OperationFailure):
+            if isinstance(error, errors.WriteConcernError) or is_transient({"code": error.code}):
+                raise error
+        elif not isinstance(error, errors.DocumentTooLarge):
+            raise error
+        if len(batch) == 1:
+            self._refusals.append(Refusal(batch[0].message, str(error).partition(", full error:")[0]))
+            return []
+        middle = len(batch) // 2
+        return [batch[:middle], batch[middle:]]
+
+
+def _failures(error: errors.BulkWriteError) -> list[dict[str, Any]]:
+    """What is wrong with a bulk write beyond documents that exist already."""
+    details = error.details
+    found = [failure for failure in details["writeErrors"] if failure.get("code") != DUPLICATE_KEY]
+    return [*found, *details.get("writeConcernErrors", ())]
+
+
+def _by_producer(found: Iterable[Record]) -> dict[str, Ranges]:
+    """Ranges of documents that come producer by producer."""
+    return {
+        producer_id: Ranges.of((document["first_seq"], document["last_seq"]) for document in group)
+        for producer_id, group in groupby(found, key=lambda document: document["producer_id"])
+    }

@@ -1,0 +1,73 @@
+"""What MongoDB's errors mean here: translated in this one place.
+
+An error that says nothing about the data (no connection, no primary, no majority in time, no room on its disk, no
+right to enter) is `StoreUnavailable`: the same write may succeed later. The rest is the store's refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from bson.errors import BSONError
+from pymongo import errors
+
+from provd.common.errors import ProvdError, StoreError, StoreUnavailable, UnsupportedQuery
+
+DUPLICATE_KEY = 11000
+
+#: Server codes that speak of its state, not of the data: stepping down, shutting down, interrupted, conflicting,
+#: unauthorised, out of disk or quota, stale routing.
+_TRANSIENT_CODES = frozenset(
+    {6, 7, 13, 18, 24, 46, 50, 63, 64, 79, 89, 91, 100, 112, 133, 134, 150, 175, 189, 202, 211, 234, 237, 246, 251}
+    | {262, 290, 314, 317, 8000, 9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 14031}
+)
+
+_UNAVAILABLE = (errors.ConnectionFailure, errors.WTimeoutError, errors.ExecutionTimeout, errors.InvalidOperation)
+
+
+def is_transient(error: Mapping[str, Any]) -> bool:
+    """Whether a write error of one document says nothing about the document."""
+    return error.get("code") in _TRANSIENT_CODES
+
+
+@contextmanager
+def translated(url: str, *, reading: bool = False) -> Iterator[None]:
+    """Turn pymongo's errors into ours; what a read is refused is the query's fault. `url` is masked."""
+    try:
+        yield
+    except _UNAVAILABLE as error:
+        raise StoreUnavailable(url, one_line(error)) from error
+    except errors.BulkWriteError as error:
+        raise _of_bulk(url, error) from error
+    except errors.OperationFailure as error:
+        raise _of_failure(url, error, reading) from error
+    except (errors.PyMongoError, BSONError, OverflowError, RecursionError) as error:
+        kind = UnsupportedQuery if reading else StoreError
+        raise kind(one_line(error)) from error
+    except TypeError as error:
+        if not reading:
+            raise
+        raise UnsupportedQuery(one_line(error)) from error
+
+
+def _of_bulk(url: str, error: errors.BulkWriteError) -> ProvdError:
+    details = error.details or {}
+    failures = [*details.get("writeConcernErrors", ()), *details.get("writeErrors", ())]
+    reason = str(failures[0].get("errmsg", error)) if failures else one_line(error)
+    if details.get("writeConcernErrors") or any(is_transient(failure) for failure in failures):
+        return StoreUnavailable(url, reason)
+    return StoreError(reason)
+
+
+def _of_failure(url: str, error: errors.OperationFailure, reading: bool) -> ProvdError:
+    if error.code in _TRANSIENT_CODES or isinstance(error, errors.WriteConcernError):
+        return StoreUnavailable(url, one_line(error))
+    return UnsupportedQuery(one_line(error)) if reading else StoreError(one_line(error))
+
+
+def one_line(error: Exception) -> str:
+    """The error's own words without the server's full answer or the topology's description."""
+    text = str(error).partition(", full error:")[0].partition(", Timeout:")[0]
+    return " ".join(text.split())[:500] or type(error).__name__

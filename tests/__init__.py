@@ -1,0 +1,1 @@
+"""The tests, and the services they run against."""

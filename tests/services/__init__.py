@@ -1,0 +1,1 @@
+"""Real Redis and MongoDB servers for tests: found, started as children, ended by pid."""
