@@ -34,7 +34,9 @@ def check_broker(settings: Settings) -> Iterator[Check]:
     )
     try:
         info = client.info()
-        policy_of_log = client.config_get("appendfsync").get("appendfsync") if _may_configure(client) else None
+        policy_of_log = (
+            client.config_get("appendfsync").get("appendfsync") if _may_configure(client) else None
+        )
     except redis.RedisError as error:
         yield Check("broker", Level.UNREACHABLE, f"{mask_url(url)}: {_one_line(error)}", _fix_for(url))
         return
@@ -92,8 +94,12 @@ def _memory(info: dict[str, Any]) -> Iterator[Check]:
     yield judge(
         "broker memory",
         bool(limit) and used < limit * _FULL,
-        f"{human.size(used)} used of {human.size(limit)}" if limit else f"{human.size(used)} used, no maxmemory",
-        fix="give it more memory, or start more consumers" if limit else "set `maxmemory`, or Redis may fill the host",
+        f"{human.size(used)} used of {human.size(limit)}"
+        if limit
+        else f"{human.size(used)} used, no maxmemory",
+        fix="give it more memory, or start more consumers"
+        if limit
+        else "set `maxmemory`, or Redis may fill the host",
     )
 
 

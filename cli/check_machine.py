@@ -67,7 +67,9 @@ def _check_folder(subject: str, path: Path, floor: float) -> Iterator[Check]:
     kind = file_system_of(standing)
     reason = _why_not_writable(standing)
     if reason is not None:
-        yield Check(subject, Level.FAILED, f"{path}: {reason}", f"make {standing} writable, or name another folder")
+        yield Check(
+            subject, Level.FAILED, f"{path}: {reason}", f"make {standing} writable, or name another folder"
+        )
         return
     fleeting = kind in _FLEETING
     finding = f"{path} is writable, on {kind}" if path == standing else f"{path} can be made, on {kind}"
@@ -97,7 +99,9 @@ def _open_files() -> Check:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     words = f"{'no limit' if soft == unlimited else f'{soft:,}'} (hard {'none' if hard == unlimited else f'{hard:,}'})"
-    return judge("open files", soft == unlimited or soft >= _FEW_FILES, words, fix=f"raise it: ulimit -n {_FEW_FILES}")
+    return judge(
+        "open files", soft == unlimited or soft >= _FEW_FILES, words, fix=f"raise it: ulimit -n {_FEW_FILES}"
+    )
 
 
 def _versions() -> Check:

@@ -58,10 +58,14 @@ def _check_embedded(url: str, file: Path) -> Iterator[Check]:
         finally:
             store.close()
     except ServiceUnavailable as error:
-        yield Check("store", Level.UNREACHABLE, str(error), "make the file readable and writable for this user")
+        yield Check(
+            "store", Level.UNREACHABLE, str(error), "make the file readable and writable for this user"
+        )
         return
     except ProvdError as error:
-        yield Check("store", Level.FAILED, str(error), "see the message: the file is unsafe or not a store here")
+        yield Check(
+            "store", Level.FAILED, str(error), "see the message: the file is unsafe or not a store here"
+        )
         return
     finding = f"embedded, {file} ({human.size(file.stat().st_size)}) on {file_system_of(file)}"
     yield Check("store", Level.OK, f"{finding}, SQLite {sqlite3.sqlite_version}")

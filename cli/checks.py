@@ -31,7 +31,12 @@ class Check:
 
     def to_document(self) -> Record:
         """The check as JSON has it."""
-        document = {"check": self.subject, "level": self.level.value, "finding": self.finding, "fix": self.fix}
+        document = {
+            "check": self.subject,
+            "level": self.level.value,
+            "finding": self.finding,
+            "fix": self.fix,
+        }
         return {key: value for key, value in document.items() if value}
 
 

@@ -32,7 +32,7 @@ def show(context: typer.Context, json: JsonOption = False) -> None:
     if json:
         output.print_json(entries)
         return
-    columns = [Column("setting", firm=True), Column("value", firm=True), Column("from", firm=True)]
+    columns = [Column("setting", firm=True), Column("value", folds=True), Column("from", folds=True)]
     output.print_table(columns, [[key, _shown(entry), str(entry["from"])] for key, entry in entries.items()])
 
 
@@ -50,10 +50,16 @@ def init(
         with path.open("x", encoding="utf-8") as stream:
             stream.write(sample_text())
     except FileExistsError:
-        raise UsageError(f"{path} exists and is left as it is; name another file or remove it first") from None
+        raise UsageError(
+            f"{path} exists and is left as it is; name another file or remove it first"
+        ) from None
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; name a file in a folder you can write to") from None
-    output.say(f"wrote {path}; provd reads it as ./{common_settings.LOCAL_FILE}, by --settings or by PROVD_SETTINGS")
+        raise UsageError(
+            f"cannot write {path}: {error.strerror}; name a file in a folder you can write to"
+        ) from None
+    output.say(
+        f"wrote {path}; provd reads it as ./{common_settings.LOCAL_FILE}, by --settings or by PROVD_SETTINGS"
+    )
 
 
 def _entry(settings: Settings, key: str, source: str | None) -> Record:

@@ -49,5 +49,10 @@ def _print_checks(checks: Sequence[Check]) -> None:
         if check.fix:
             rows.append(["", "", f"fix: {check.fix}"])
     output.print_table(
-        [Column("result", firm=True, styles=_STYLES), Column("check", firm=True), Column("finding", firm=True)], rows
+        [
+            Column("result", firm=True, styles=_STYLES),
+            Column("check", firm=True),
+            Column("finding", folds=True),
+        ],
+        rows,
     )

@@ -21,9 +21,11 @@ def duration(seconds: float | None) -> str:
     """`0.42ms`, `350ms`, `12.3s`, `3m 05s`, `2h 04m`, `3d 04h`; empty for None."""
     if seconds is None:
         return ""
+    if seconds <= 0:
+        return "0s"
     if seconds < 0.9995:
         ms = seconds * 1000
-        return f"{ms:.0f}ms" if ms >= 10 or ms == 0 else f"{ms:.2g}ms"
+        return f"{ms:.0f}ms" if ms >= 10 else f"{ms:.2g}ms"
     if seconds < _MINUTE - 0.05:
         return f"{seconds:.1f}s"
     whole = round(seconds)

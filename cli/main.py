@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from provd.cli import config, consume, doctor, query, replay, runs, tasks
+from provd.cli import config, consume, doctor, query, replay, run, runs, tasks
 from provd.cli.exits import DONE, INTERRUPTED, exit_status
 from provd.cli.output import say_error
 from provd.common.errors import ProvdError
@@ -45,6 +45,9 @@ app = typer.Typer(
     epilog="Exit status: 0 done, 1 failed or incomplete, 2 wrong usage or settings, 3 a service cannot be reached.",
 )
 app.command("consume")(consume.consume)
+app.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
+    run.run
+)
 app.command("replay")(replay.replay)
 app.add_typer(runs.app, name="runs")
 app.command("tasks")(tasks.tasks)
@@ -66,9 +69,11 @@ def root(
     context: typer.Context,
     settings: Annotated[
         Optional[str],
-        typer.Option("--settings", metavar="FILE", help="Settings file (YAML); else PROVD_SETTINGS, ./provd.yaml."),
+        typer.Option(
+            "--settings", metavar="FILE", help="Settings file (YAML); else PROVD_SETTINGS, ./provd.yaml."
+        ),
     ] = None,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback has seen to it
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,

@@ -12,7 +12,9 @@ from provd.common.settings import Settings
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 StoreOption = Annotated[
     Optional[str],
-    typer.Option("--store", metavar="URL", help="Store to read: mongodb://, mongodb+srv:// or sqlite:///PATH."),
+    typer.Option(
+        "--store", metavar="URL", help="Store to read: mongodb://, mongodb+srv:// or sqlite:///PATH."
+    ),
 ]
 BrokerOption = Annotated[
     Optional[str],
@@ -20,7 +22,9 @@ BrokerOption = Annotated[
 ]
 SettingsOption = Annotated[
     Optional[str],
-    typer.Option("--settings", metavar="FILE", help="Settings file (YAML); else PROVD_SETTINGS, ./provd.yaml."),
+    typer.Option(
+        "--settings", metavar="FILE", help="Settings file (YAML); else PROVD_SETTINGS, ./provd.yaml."
+    ),
 ]
 CampaignOption = Annotated[
     Optional[str], typer.Option("--campaign-id", "-c", metavar="ID", help="Only of this campaign.")

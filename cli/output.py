@@ -1,6 +1,6 @@
 """What goes to stdout (tables and JSON) and what goes to stderr (everything else).
 
-- A table fits the width it is given; on a terminal it has a rule below its header and colours, elsewhere neither.
+- A table has no lines drawn around it and fits the width it is given; away from a terminal it has no colours.
 - A JSON document is one line. Times are ISO 8601 text with milliseconds and a Z; values that JSON cannot hold are in
   the tagged form of `provd.common.values`.
 - Text from records is shown as it is: it is never read as markup, and control characters never reach a terminal.
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 #: Below this many columns a table leaves out what `--json` has.
 WIDE = 100
 
+#: Characters that a column keeps when it gives way: by cutting, and by folding (a generated workflow id fits).
+_NARROWEST_CUT = 8
+_NARROWEST_FOLD = 16
+
 STATUS_STYLES = {
     "FINISHED": "green",
     "RUNNING": "cyan",
@@ -36,11 +40,12 @@ STATUS_STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: `firm` ones are never cut, the others give way first."""
+    """A column of a table: `firm` ones are never narrowed; of the others, `folds` breaks lines where the rest cut."""
 
     header: str
     right: bool = False
     firm: bool = False
+    folds: bool = False
     styles: dict[str, str] | None = None
 
 
@@ -54,41 +59,66 @@ def json_line(document: Any) -> str:
     return values.to_json(_with_iso(document))
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
+def print_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[str]], *, title: str | None = None
+) -> None:
     """Print a table, with its title above when it has one."""
-    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    screen = console()
+    cells = [[printable(text) for text in row] for row in rows]
+    gap, widths = _fit(columns, cells, width())
+    # What cannot be narrowed is rather wrapped by the terminal than lost.
+    screen = console(at_least=sum(widths) + gap * len(widths))
     table = Table(
-        box=box.SIMPLE_HEAD if screen.is_terminal else None,
-        show_edge=False,
+        box=None,
         pad_edge=False,
-        padding=(0, 1) if screen.width < WIDE else (0, 2),
-        collapse_padding=True,
+        padding=(0, gap, 0, 0),
         header_style="bold",
     )
-    for column in columns:
+    for column, size in zip(columns, widths):
         justify: Literal["left", "right"] = "right" if column.right else "left"
-        overflow: Literal["fold", "ellipsis"] = "fold" if column.firm else "ellipsis"
         table.add_column(
-            column.header,
+            Text(column.header, overflow="ellipsis", no_wrap=True),
             justify=justify,
-            overflow=overflow,
-            no_wrap=not column.firm,
-            min_width=None if column.firm else min(8, len(column.header)),
+            overflow="fold" if column.folds else "ellipsis",
+            no_wrap=not column.folds,
+            width=size,
         )
-    for row in rows:
+    for row in cells:
         table.add_row(
-            *(
-                Text(printable(text), style=(column.styles or {}).get(text, ""))
-                for column, text in zip(columns, row)
-            )
+            *(Text(text, style=(column.styles or {}).get(text, "")) for column, text in zip(columns, row))
         )
     if title:
         show(Text(f"\n{title}", style="bold"), on=screen)
     show(table, on=screen)
+
+
+def _fit(columns: Sequence[Column], cells: Sequence[Sequence[str]], available: int) -> tuple[int, list[int]]:
+    """The gap between columns and each column's width: as wide as its text where there is room."""
+    from rich.cells import cell_len
+
+    widths = [
+        max([cell_len(column.header), *(cell_len(line) for row in cells for line in row[place].split("\n"))])
+        for place, column in enumerate(columns)
+    ]
+    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= available else 1
+    excess = sum(widths) + gap * (len(widths) - 1) - available
+    floors = [_floor(column, size) for column, size in zip(columns, widths)]
+    while excess > 0:
+        place = max(range(len(widths)), key=lambda index: widths[index] - floors[index])
+        spare = widths[place] - floors[place]
+        if spare == 0:
+            break
+        widths[place] -= 1
+        excess -= 1
+    return gap, widths
+
+
+def _floor(column: Column, size: int) -> int:
+    if column.firm:
+        return size
+    return min(size, _NARROWEST_FOLD if column.folds else _NARROWEST_CUT)
 
 
 def print_fields(fields: Iterable[tuple[str, str]], *, styles: dict[str, str] | None = None) -> None:
@@ -124,11 +154,13 @@ def show(renderable: RenderableType, *, on: Console | None = None) -> None:
     sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
 
 
-def console() -> Console:
-    """Stdout, as wide as the terminal or `COLUMNS` says."""
+def console(*, at_least: int = 0) -> Console:
+    """Stdout, as wide as the terminal or `COLUMNS` says, or wider where nothing narrower would do."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    screen = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+    screen.width = max(screen.width, at_least)
+    return screen
 
 
 def width() -> int:
@@ -148,7 +180,7 @@ def say_error(text: str) -> None:
 
 def printable(text: str) -> str:
     """The text without control characters (a record may hold a terminal's escape sequences) and lone surrogates."""
-    clean = "".join(char if char >= " " and char != "\x7f" or char in "\n\t" else "\ufffd" for char in text)
+    clean = "".join(char if (char >= " " and char != "\x7f") or char in "\n\t" else "\ufffd" for char in text)
     return clean.encode("utf-8", "replace").decode("utf-8")
 
 

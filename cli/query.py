@@ -34,7 +34,8 @@ def query(
         Optional[str], typer.Option("--fields", metavar="A,B.C", help="Only these fields; dots reach inside.")
     ] = None,
     sort: Annotated[
-        Optional[str], typer.Option("--sort", metavar="A,-B", help="Sort by these fields; a minus for falling.")
+        Optional[str],
+        typer.Option("--sort", metavar="A,-B", help="Sort by these fields; a minus for falling."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many; 0 for all.")] = 100,
     store: StoreOption = None,
@@ -72,14 +73,17 @@ def _print_records(records: Sequence[Record], fields: Sequence[str]) -> None:
     from provd.cli.output import STATUS_STYLES, Column
 
     columns = [
-        Column(field, right=_is_number(records, field), firm=field.endswith("_id") or field == "status",
+        Column(field, right=_is_number(records, field), firm=field == "status" or field.endswith("_at"),
+               folds=field.endswith("_id"),
                styles=STATUS_STYLES if field == "status" else None)
         for field in fields
     ]  # fmt: skip
     rows = []
     for record in records:
         values = (value_at(record, field) for field in fields)
-        rows.append([human.pairs(value) if isinstance(value, dict) else human.cell(value) for value in values])
+        rows.append(
+            [human.pairs(value) if isinstance(value, dict) else human.cell(value) for value in values]
+        )
     if any(field.endswith("_at") for field in fields):
         output.say(f"times are in {human.zone()}")
     output.print_table(columns, rows)

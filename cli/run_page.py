@@ -8,7 +8,7 @@ from typing import Any
 from provd.cli import human, output
 from provd.cli.output import STATUS_STYLES, Column
 from provd.cli.run_tables import count_columns, count_statuses, counts
-from provd.common.record import Record
+from provd.common.record import Record, Status
 from provd.query.summary import ErrorGroup, RunSummary
 
 #: Rows that the page shows of a long list; `--json` has them all.
@@ -72,7 +72,10 @@ def _fields(summary: RunSummary) -> list[tuple[str, str]]:
 
 
 def _user(record: Record) -> str:
+    """Who ran it and where; the record of a run without an owner names only the last process that joined."""
     user, host = record.get("user", ""), record.get("hostname", "")
+    if record.get("status") == Status.SUBMITTED.value:
+        host = ""
     return f"{user}@{host}" if user and host else user or host
 
 
@@ -89,7 +92,9 @@ def _environment(environment: Record) -> list[tuple[str, str]]:
     scheduler = environment.get("scheduler")
     if isinstance(scheduler, dict):
         fields.append(("scheduler", human.pairs(scheduler)))
-    rest = {key: value for key, value in environment.items() if key != "scheduler" or not isinstance(value, dict)}
+    rest = {
+        key: value for key, value in environment.items() if key != "scheduler" or not isinstance(value, dict)
+    }
     return [("environment", human.pairs(rest)), *fields]
 
 
@@ -128,7 +133,7 @@ def _print_producers(summary: RunSummary) -> None:
     shown = ordered[:_PRODUCERS_SHOWN]
     ranked = any(producer.rank is not None for producer in shown)
     columns = [
-        Column("producer", firm=True),
+        Column("producer", folds=True),
         Column("host"),
         Column("pid", right=True, firm=True),
         *([Column("rank", right=True, firm=True)] if ranked else []),
@@ -165,7 +170,7 @@ def _print_errors(summary: RunSummary) -> None:
 
 
 def _print_error(error: ErrorGroup) -> None:
-    times = f"{error.count:,} × " if error.count > 1 else ""
+    times = f"{error.count:,} times " if error.count > 1 else ""
     output.print_line(f"{times}{error.activity_id}: {error.message}", style="red")
     output.print_line(f"task {error.task_id}", indent=2)
     if error.traceback:

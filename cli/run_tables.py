@@ -21,31 +21,45 @@ _COUNT_HEADERS = {
     "SUBMITTED": "waiting",
 }
 _ALWAYS = ("FINISHED", "ERROR")
+_NARROW = ("FINISHED", "ERROR", "RUNNING")
 
 #: Producers that a table of books lists before it keeps to those with something to tell.
 _ALL_PRODUCERS_UP_TO = 20
 
 
 def print_runs(runs: Sequence[Run]) -> None:
-    """The list of runs."""
-    statuses = count_statuses(run.tasks for run in runs)
+    """The list of runs; a narrow one sums up the rarer statuses and joins campaign and name."""
     wide = output.width() >= output.WIDE
+    statuses = count_statuses(run.tasks for run in runs) if wide else list(_NARROW)
+    rare = any(_others(run, statuses) for run in runs)
     columns = [
-        Column("run", firm=True),
+        Column("run", folds=True),
         Column("status", firm=True, styles=STATUS_STYLES),
-        Column(f"started ({human.zone()})", firm=True),
+        Column(f"started ({human.zone()})" if wide else human.zone(), firm=True),
         Column("took", right=True, firm=True),
         *count_columns(statuses),
+        *([Column("campaign")] if wide else []),
+        *([Column("other", right=True, firm=True)] if rare else []),
+        Column("name"),
     ]
-    columns += [Column("campaign"), Column("name")] if wide else [Column("name")]
     rows = []
     for run, started in zip(runs, human.moments(run.started_at for run in runs)):
-        row = [run.workflow_id, run.status, started, human.duration(run.duration), *counts(run.tasks, statuses)]
+        row = [
+            run.workflow_id,
+            run.status,
+            started,
+            human.duration(run.duration),
+            *counts(run.tasks, statuses),
+        ]
         names = [run.campaign_id or "", run.name or ""]
+        if rare:
+            row.append(f"{_others(run, statuses):,}")
         rows.append(row + (names if wide else ["/".join(name for name in names if name)]))
-    if not wide:
-        columns[-1] = Column("campaign/name")
     output.print_table(columns, rows)
+
+
+def _others(run: Run, statuses: Sequence[str]) -> int:
+    return sum(count for status, count in run.tasks.items() if status not in statuses)
 
 
 def count_statuses(tasks: Iterable[Mapping[str, int]]) -> list[str]:
@@ -67,24 +81,30 @@ def counts(tasks: Mapping[str, int], statuses: Sequence[str]) -> list[str]:
 def print_books(books: WorkflowBooks, *, gaps_shown: int) -> None:
     """The books: a line a producer, the gaps as ranges, the verdict."""
     told = [part for part in books.producers if not part.complete]
-    listed = list(books.producers) if len(books.producers) <= _ALL_PRODUCERS_UP_TO else told[:_ALL_PRODUCERS_UP_TO]
+    listed = (
+        list(books.producers) if len(books.producers) <= _ALL_PRODUCERS_UP_TO else told[:_ALL_PRODUCERS_UP_TO]
+    )
     if listed:
         _print_producers(books, listed)
         if len(listed) < len(books.producers):
-            output.print_line(f"and {human.many(len(books.producers) - len(listed), 'producer')} more: --json lists all")
+            output.print_line(
+                f"and {human.many(len(books.producers) - len(listed), 'producer')} more: --json lists all"
+            )
     for part in listed:
         for line in _gap_lines(part, gaps_shown):
             output.print_line(f"{part.producer_id}: {line}", style="yellow")
     if books.missing_ranks:
         output.print_line(f"ranks never seen: {Ranges.of_numbers(books.missing_ranks)}", style="yellow")
-    output.print_line(f"{books.workflow_id}: {verdict(books)}", style="bold green" if books.complete else "bold red")
+    output.print_line(
+        f"{books.workflow_id}: {verdict(books)}", style="bold green" if books.complete else "bold red"
+    )
 
 
 def _print_producers(books: WorkflowBooks, listed: Sequence[ProducerBooks]) -> None:
     gaps = [bucket for bucket in GAPS if books.total(bucket)]
     ranked = any(part.rank is not None for part in listed)
     columns = [
-        Column("producer", firm=True),
+        Column("producer", folds=True),
         Column("host"),
         *([Column("rank", right=True, firm=True)] if ranked else []),
         Column("produced", right=True, firm=True),
@@ -117,9 +137,9 @@ def _gap_lines(part: ProducerBooks, gaps_shown: int) -> list[str]:
         ranges: Ranges = getattr(part, bucket)
         if len(ranges):
             more = len(ranges.spans) - gaps_shown
-            lines.append(f"{bucket} {Ranges(ranges.spans[:gaps_shown])}" + (f" and {more} more" if more > 0 else ""))
-    if not part.closed:
-        lines.append("has not closed")
+            lines.append(
+                f"{bucket} {Ranges(ranges.spans[:gaps_shown])}" + (f" and {more} more" if more > 0 else "")
+            )
     if not counts_agree(part):
         lines.append(f"counted {part.tasks_ended:,} ended tasks, the store has {part.tasks_stored:,}")
     return lines

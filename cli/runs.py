@@ -45,7 +45,9 @@ def tail(
 
 
 @app.command()
-def show(context: typer.Context, run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
+def show(
+    context: typer.Context, run: RunArgument, store: StoreOption = None, json: JsonOption = False
+) -> None:
     """Show one run: times, code, arguments, producers, activities, errors, and what verify says."""
     from provd.cli import output
     from provd.cli.run_page import print_run, run_document
@@ -63,7 +65,9 @@ def show(context: typer.Context, run: RunArgument, store: StoreOption = None, js
 
 
 @app.command()
-def verify(context: typer.Context, run: RunArgument, store: StoreOption = None, json: JsonOption = False) -> None:
+def verify(
+    context: typer.Context, run: RunArgument, store: StoreOption = None, json: JsonOption = False
+) -> None:
     """Prove that all of a run is stored, or name the gaps; exits 1 unless it is complete."""
     from provd.cli import output
     from provd.cli.run_tables import print_books

@@ -24,7 +24,9 @@ def sample_text() -> str:
 
 def _entry(item: dataclasses.Field[object]) -> str:
     words = f"{item.metadata['help']} [{PREFIX}{item.name.upper()}]"
-    lines = textwrap.wrap(words[:1].upper() + words[1:], _WIDTH, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        words[:1].upper() + words[1:], _WIDTH, break_long_words=False, break_on_hyphens=False
+    )
     comment = "".join(f"# {line}\n" for line in lines)
     return f"\n{comment}# {item.name}:{_default(item)}\n"
 

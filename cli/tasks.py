@@ -15,7 +15,9 @@ def tasks(
     context: typer.Context,
     workflow_id: Annotated[
         Optional[str],
-        typer.Option("--workflow-id", "-w", metavar="RUN", help="Of this run: id, unique prefix, name or `last`."),
+        typer.Option(
+            "--workflow-id", "-w", metavar="RUN", help="Of this run: id, unique prefix, name or `last`."
+        ),
     ] = None,
     campaign_id: CampaignOption = None,
     activity: Annotated[
@@ -62,7 +64,7 @@ def _print_tasks(tasks: Sequence[Record]) -> None:
 
     wide = output.width() >= output.WIDE
     columns = [
-        Column("task", firm=True),
+        Column("task", folds=True),
         Column("activity"),
         Column("status", firm=True, styles=STATUS_STYLES),
         Column(f"started ({human.zone()})" if wide else human.zone(), firm=True),

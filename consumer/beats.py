@@ -49,7 +49,7 @@ class Beats:
             found = [self._broker.sound(reply) for reply in replies[2 * index : 2 * index + 2]]
             if any(found) and found != self._copied.get(stream):
                 changed[stream] = found
-                beats += _read(names.workflow_of_stream(stream), *map(_texts, found), now)
+                beats += _read(names.workflow_of_stream(stream), _texts(found[0]), _texts(found[1]), now)
         if beats:
             self._store.put_beats(beats)
         self._copied |= changed
@@ -75,7 +75,9 @@ def _read(
                 dropped=_ranges(fields.get("dropped", ())),
             )
         except (ValueError, TypeError, AttributeError) as error:
-            log.warning("heartbeat cannot be read: workflow=%s producer=%s error=%s", workflow_id, producer_id, error)
+            log.warning(
+                "heartbeat cannot be read: workflow=%s producer=%s error=%s", workflow_id, producer_id, error
+            )
 
 
 def parse_ranges(text: bytes) -> Ranges:
@@ -93,5 +95,5 @@ def _ranges(spans: Iterable[Any]) -> Ranges:
 
 
 def _texts(reply: list[Any] | Mapping[bytes, bytes]) -> dict[str, bytes]:
-    pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2])
+    pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
     return {key.decode("utf-8", "replace"): value for key, value in pairs}

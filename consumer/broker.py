@@ -58,7 +58,7 @@ class Broker:
                 protocol=2,
                 socket_connect_timeout=connect_timeout_s,
                 socket_timeout=ANSWER_S,
-                retry=Retry(NoBackoff(), 0),  # type: ignore[no-untyped-call]
+                retry=Retry(NoBackoff(), 0),
             )
         except ValueError as error:
             raise SettingsError(f"broker {self.url}: {error}; write redis://HOST:PORT/0") from error
@@ -94,7 +94,9 @@ class Broker:
         with self._guard():
             facts = self._client.info("memory")
         return Memory(
-            int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0)), str(facts.get("maxmemory_policy", ""))
+            int(facts.get("used_memory", 0)),
+            int(facts.get("maxmemory", 0)),
+            str(facts.get("maxmemory_policy", "")),
         )
 
     def now_ms(self) -> int:

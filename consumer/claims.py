@@ -50,13 +50,14 @@ class Claims:
         if clock.monotonic() < self._due:
             return 0
         self._due = clock.monotonic() + self._pause_s
+        self._registry.refresh()
         streams = self._registry.streams
         replies = self._broker.run([
             ("XAUTOCLAIM", stream, names.GROUP, self._consumer, self._idle_ms, "0-0", "COUNT", _CLAIM_FRAMES, "JUSTID")
             for stream in streams
         ])  # fmt: skip
         taken = 0
-        for stream, reply in zip(streams, replies):
+        for stream, reply in zip(streams, replies, strict=True):
             # An error reply (the stream is gone, or has lost its group) is found by the next reading too.
             ids = reply[1] if isinstance(reply, list) else ()
             if ids:

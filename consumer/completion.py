@@ -57,7 +57,9 @@ class Completion:
         if all(book.complete for book in books) and not self._waiting():
             self.outcome = Outcome(True)
         elif clock.monotonic() - self._since > self._grace_s:
-            self.outcome = Outcome(False, tuple(gaps(book) for book in books if not book.complete) or _PENDING)
+            self.outcome = Outcome(
+                False, tuple(gaps(book) for book in books if not book.complete) or _PENDING
+            )
         self._due = clock.monotonic() + _PAUSE_S
         return self.outcome is None
 
@@ -74,7 +76,9 @@ def gaps(books: WorkflowBooks) -> str:
             if ranges:
                 parts.append(f"{bucket} {producer.producer_id}: {ranges}")
         if producer.tasks_ended is not None and producer.tasks_ended != producer.tasks_stored:
-            parts.append(f"{producer.producer_id} ended {producer.tasks_ended} tasks, {producer.tasks_stored} are stored")
+            parts.append(
+                f"{producer.producer_id} ended {producer.tasks_ended} tasks, {producer.tasks_stored} are stored"
+            )
     if books.unclosed:
         parts.append(f"never closed: {', '.join(books.unclosed)}")
     if books.missing_ranks:

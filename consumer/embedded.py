@@ -137,5 +137,7 @@ class EmbeddedRedis:
             if code is not None or clock.monotonic() > deadline:
                 how = f"ended with {code}" if code is not None else f"did not answer within {_READY_S:g} s"
                 self.stop()
-                raise BrokerUnavailable(self.url, f"the embedded redis-server {how}; see {self._folder}/redis.log")
+                raise BrokerUnavailable(
+                    self.url, f"the embedded redis-server {how}; see {self._folder}/redis.log"
+                )
             pause.wait(_LOOK_S)

@@ -30,7 +30,14 @@ class Fallback:
     """Spools frames, and brings them back."""
 
     def __init__(
-        self, streams: Streams, *, folder: Path, name: str, hostname: str, ceiling_bytes: int, free_floor: float
+        self,
+        streams: Streams,
+        *,
+        folder: Path,
+        name: str,
+        hostname: str,
+        ceiling_bytes: int,
+        free_floor: float,
     ) -> None:
         self._streams = streams
         self._folder = folder

@@ -21,9 +21,10 @@ _SLOTS = 1000
 def runtime_dir() -> Path:
     """A folder of this user on a local disk, 0700; made if it does not exist. Raises `SettingsError`."""
     given = os.environ.get("XDG_RUNTIME_DIR")
-    # A world-writable folder is safe here: below, it must be ours alone or it is refused.
-    folder = Path(given, "provd") if given and os.access(given, os.W_OK) else Path(f"/tmp/provd-{os.getuid()}")  # noqa: S108
-    return private_dir(folder)
+    if given and os.access(given, os.W_OK):
+        return private_dir(Path(given, "provd"))
+    # A world-writable parent is safe here: the folder must be ours alone, or it is refused.
+    return private_dir(Path(f"/tmp/provd-{os.getuid()}"))  # noqa: S108
 
 
 def private_dir(folder: Path) -> Path:
@@ -41,7 +42,7 @@ def private_dir(folder: Path) -> Path:
 
 
 def short_hostname() -> str:
-    """This host's name up to the first dot."""
+    """The name of this host up to the first dot."""
     return socket.gethostname().partition(".")[0] or "localhost"
 
 

@@ -56,5 +56,7 @@ class _Collector:
         progress = self._snapshot()
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"provd_consumer_{name}", text, value=getattr(progress, name))
-        yield CounterMetricFamily("provd_consumer_write_seconds", "Time spent in writes", value=progress.write_s)
+        yield CounterMetricFamily(
+            "provd_consumer_write_seconds", "Time spent in writes", value=progress.write_s
+        )
         yield GaugeMetricFamily("provd_consumer_lag_frames", "Frames not acknowledged", value=progress.lag)

@@ -39,7 +39,7 @@ class Outage:
             pause = min(_FIRST_PAUSE_S * 2**self._failures, _LONGEST_PAUSE_S)
             self._failures = min(self._failures + 1, 16)
             # A thousand consumers must not come back in step.
-            stop.wait(pause * random.uniform(0.7, 1.0))  # noqa: S311 - not for secrets
+            stop.wait(pause * random.uniform(0.7, 1.0))
             try:
                 probe()
             except ProvdError as again:

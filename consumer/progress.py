@@ -38,6 +38,11 @@ class Tally:
         self._now = Progress()
         self._samples: deque[tuple[float, int]] = deque([(clock.monotonic(), 0)])
 
+    @property
+    def received(self) -> int:
+        """Messages read so far."""
+        return self._now.received
+
     def add(
         self,
         *,

@@ -18,7 +18,9 @@ REFRESH_S = 0.5
 class Registry:
     """The streams of one namespace that this consumer serves."""
 
-    def __init__(self, broker: Broker, *, namespace: str, buckets: int, workflow_ids: Collection[str] = ()) -> None:
+    def __init__(
+        self, broker: Broker, *, namespace: str, buckets: int, workflow_ids: Collection[str] = ()
+    ) -> None:
         """`buckets` counts only where Redis has none set yet. `workflow_ids` empty means all."""
         self._broker = broker
         self._namespace = namespace

@@ -43,7 +43,11 @@ class Retirement:
         """Retire what can be, given each stream's length; returns how many. Raises when a service is away."""
         now = clock.monotonic()
         self._ask_at = {stream: at for stream, at in self._ask_at.items() if stream in lengths}
-        empty = [stream for stream, length in lengths.items() if length == 0 and self._ask_at.get(stream, 0.0) <= now]
+        empty = [
+            stream
+            for stream, length in lengths.items()
+            if length == 0 and self._ask_at.get(stream, 0.0) <= now
+        ]
         # Who has waited longest comes first, so none of many is passed over for ever.
         empty.sort(key=lambda stream: self._ask_at.get(stream, 0.0))
         retired = 0

@@ -133,7 +133,9 @@ class Streams:
         """Entries in each stream, pending ones included."""
         streams = self._registry.streams
         replies = self._broker.run([("XLEN", stream) for stream in streams])
-        return {stream: reply for stream, reply in zip(streams, replies) if isinstance(reply, int)}
+        return {
+            stream: reply for stream, reply in zip(streams, replies, strict=True) if isinstance(reply, int)
+        }
 
     # --- one call ---------------------------------------------------------------------------------------------
 
@@ -161,7 +163,7 @@ class Streams:
         count = max(1, int(frames / streams))
         replies = self._broker.run([self._command(chunk, count) for chunk in chunks])
         entries: list[Entry] = []
-        for chunk, reply in zip(chunks, replies):
+        for chunk, reply in zip(chunks, replies, strict=True):
             if is_no_group(reply) or is_wrong_type(reply):
                 self._repair(chunk)
             else:
@@ -189,7 +191,9 @@ class Streams:
 
     def _learn(self, entries: list[Entry], chunks: list[Sequence[str]], count: int) -> None:
         largest = max((entry.size for entry in entries), default=0)
-        self._frame_bytes = max(float(largest), self._frame_bytes * _FORGET if entries else self._frame_bytes, 1024.0)
+        self._frame_bytes = max(
+            float(largest), self._frame_bytes * _FORGET if entries else self._frame_bytes, 1024.0
+        )
         asked = {stream for chunk in chunks for stream in chunk}
         full = [stream for stream, ids in ids_by_stream(entries).items() if len(ids) >= count]
         self._hot = [stream for stream in self._hot if stream not in asked] + full
@@ -198,9 +202,11 @@ class Streams:
     def _repair(self, chunk: Sequence[str]) -> None:
         """After NOGROUP, which does not say reliably for which stream: look at each one."""
         keys = [names.WorkflowKeys.of_stream(stream) for stream in chunk]
-        replies = self._broker.run([("EVAL", scripts.REPAIR, 2, k.registry, k.stream, names.GROUP) for k in keys])
+        replies = self._broker.run(
+            [("EVAL", scripts.REPAIR, 2, k.registry, k.stream, names.GROUP) for k in keys]
+        )
         self._unsettled = True
-        for stream, reply in zip(chunk, replies):
+        for stream, reply in zip(chunk, replies, strict=True):
             if reply != 1 or self._is_foreign(stream):
                 log.info("stream dropped: stream=%s", stream)
                 self._registry.drop(stream)
@@ -215,7 +221,8 @@ def ids_by_stream(entries: Iterable[Entry]) -> dict[str, list[str]]:
     """Entry ids of each stream."""
     ordered = sorted(entries, key=lambda entry: entry.stream)
     return {
-        stream: [entry.entry_id for entry in group] for stream, group in groupby(ordered, lambda entry: entry.stream)
+        stream: [entry.entry_id for entry in group]
+        for stream, group in groupby(ordered, lambda entry: entry.stream)
     }
 
 
@@ -227,7 +234,7 @@ def _by_bucket(streams: Iterable[str]) -> list[list[str]]:
 
 
 def _fields(pairs: Sequence[bytes] | None) -> dict[bytes, bytes]:
-    return dict(zip(pairs[::2], pairs[1::2])) if pairs else {}
+    return dict(zip(pairs[::2], pairs[1::2], strict=True)) if pairs else {}
 
 
 def _pieces(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

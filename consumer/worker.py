@@ -21,6 +21,7 @@ from provd.common import clock
 from provd.common.errors import BrokerUnavailable, ProvdError, SpoolError, StoreError, StoreUnavailable
 from provd.consumer.batch import Batch, affected, ledger, refused_items
 from provd.consumer.broker import SAFE_POLICY, Broker
+from provd.consumer.chores import Chores
 from provd.consumer.claims import Claims, Renewal
 from provd.consumer.fallback import Fallback
 from provd.consumer.outage import Outage
@@ -59,13 +60,8 @@ class Worker:
         fallback: Fallback,
         tally: Tally,
         limits: Limits,
-        tell: Callable[[], None],
-        chores: Callable[[bool], None],
+        chores: Chores,
     ) -> None:
-        """`tell` shows the tally to whoever looks, `chores` does what is done now and then (True: the run ends).
-
-        Both are called often and keep their own time; `chores` only while Redis and the store answer.
-        """
         self._store = store
         self._broker = broker
         self._streams = streams
@@ -74,7 +70,6 @@ class Worker:
         self._fallback = fallback
         self._tally = tally
         self._limits = limits
-        self._tell = tell
         self._chores = chores
         self._in_hand: deque[Entry] = deque()
         self._ready = False
@@ -97,8 +92,8 @@ class Worker:
         while not stop.is_set():
             try:
                 idle_rounds = 0 if self.step(stop) else idle_rounds + 1
-                self._tell()
-                self._chores(False)
+                self._chores.tell()
+                self._chores.do()
                 if idle_rounds and not goes_on():
                     break
             except (StoreUnavailable, StoreError) as error:
@@ -204,7 +199,9 @@ class Worker:
         batch.add(entry)
         if batch.newer and entry.stream not in self._warned_streams:
             self._warned_streams.add(entry.stream)
-            log.error("frames of a later schema stay in Redis, upgrade this consumer: stream=%s", entry.stream)
+            log.error(
+                "frames of a later schema stay in Redis, upgrade this consumer: stream=%s", entry.stream
+            )
         batch.newer.clear()
 
     # --- trouble ----------------------------------------------------------------------------------------------
@@ -218,18 +215,18 @@ class Worker:
     def _wait_for_broker(self, error: ProvdError, stop: threading.Event) -> None:
         self._forget()
         self._tally.say(f"waiting for Redis, {error}")
-        self._broker_outage.wait(error, stop, probe=self._broker.ping, each=self._tell)
+        self._broker_outage.wait(error, stop, probe=self._broker.ping, each=self._chores.tell)
 
     def _meanwhile(self, stop: threading.Event) -> None:
         """The store is away: leave frames in Redis as long as it has room, then spool."""
-        self._tell()
+        self._chores.tell()
         try:
             while not stop.is_set() and self._broker.memory().share > self._limits.drain_share:
                 entries = self._streams.read()
                 if not entries:
                     break
                 self._tally.add(spooled=self._fallback.take(entries))
-                self._tell()
+                self._chores.tell()
         except BrokerUnavailable as error:
             log.info("Redis is away too: %s", error)
         except SpoolError as error:
@@ -252,8 +249,8 @@ class Worker:
                 last_duty()
             except ProvdError as error:
                 log.warning("stopped while a service is away: %s", error)
-        self._tell()
+        self._chores.tell(now=True)
 
     def _last_chores(self) -> None:
         if self._ready:
-            self._chores(True)
+            self._chores.finish()

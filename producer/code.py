@@ -16,9 +16,12 @@ from provd.common.settings import mask_url
 _SCRIPT_MAX = 8 << 20
 
 
-def read_code() -> dict[str, Any]:
-    """The facts that are there to read: `file`, `sha256`, `repository`, `commit`, `branch`."""
-    script = _script()
+def read_code(file: str | None = None) -> dict[str, Any]:
+    """The facts that are there to read of a file, by default this program's script.
+
+    `file`, `sha256`, `repository`, `commit`, `branch`; what cannot be read is absent.
+    """
+    script = _script() if file is None else Path(os.path.abspath(file))
     if script is None:
         return {}
     code: dict[str, Any] = {"file": str(script)}

@@ -154,6 +154,20 @@ def _drain_at_exit() -> None:
 def _at_exit() -> None:
     if _producer is not None:
         _producer.close()
+        _keep_interrupt()
+
+
+def _keep_interrupt() -> None:
+    """Let a program that Ctrl-C ended still end by SIGINT, as shells and schedulers expect.
+
+    CPython remembers an uncaught `KeyboardInterrupt` in a flag that every `exec` of source text resets, and importing
+    `redis` in the drain does that. An `exec` that is interrupted sets it again.
+    """
+    if isinstance(_last_error(), KeyboardInterrupt) and not hasattr(sys, "ps1"):
+        try:
+            exec("raise KeyboardInterrupt")  # noqa: S102 - constant text
+        except KeyboardInterrupt:
+            pass
 
 
 def _after_fork_in_child() -> None:

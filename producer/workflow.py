@@ -73,6 +73,8 @@ class Workflow:
             "tags": list(tags) or None,
             "custom_metadata": dict(metadata) if metadata else None,
         }
+        #: Fields of the record that its maker knows better than this process.
+        self.facts: Record = {}
         self._record: Record = {}
         self._started = 0.0
         self._pid = 0
@@ -104,10 +106,13 @@ class Workflow:
 
     def stop(self, error: BaseException | None = None) -> None:
         """End, by itself or because of `error`. Nothing, in a process that did not start it, or the second time."""
+        self.end(outcome_of(error))
+
+    def end(self, outcome: Outcome) -> None:
+        """End as someone else says it ended."""
         if self._pid != os.getpid() or self.channel is None:
             return
         self._pid = 0
-        outcome = outcome_of(error)
         self._leave()
         if self.owned:
             self.channel.state_workflow(self._last_record(outcome))
@@ -184,12 +189,12 @@ class Workflow:
             record |= {"status": Status.RUNNING.value, "started_at": clock.now_ms()}
         else:
             record["status"] = Status.SUBMITTED.value
-        return record
+        return record | self.facts
 
     def _last_record(self, outcome: Outcome) -> Record:
         duration = clock.monotonic() - self._started
         ended_at = self._record["started_at"] + round(duration * 1000)
-        return self._record | outcome.fields() | {"ended_at": ended_at, "duration": duration}
+        return self._record | self.facts | outcome.fields() | {"ended_at": ended_at, "duration": duration}
 
     # --- being current ---
 

@@ -37,7 +37,9 @@ def parse_sort(text: str) -> list[tuple[str, int]]:
         name = part.strip()
         field = name.lstrip("+-")
         if not field or len(name) - len(field) > 1:
-            raise UsageError(f"the sort order {text!r}: write fields with commas between, a minus for falling order")
+            raise UsageError(
+                f"the sort order {text!r}: write fields with commas between, a minus for falling order"
+            )
         order.append((field, -1 if name.startswith("-") else 1))
     return order
 

@@ -57,7 +57,9 @@ def _candidates(store: Store, text: str) -> list[Record]:
     beyond = text[:-1] + chr(ord(text[-1]) + 1)
     found = {}
     for wanted in ({"workflow_id": {"$gte": text, "$lt": beyond}}, {"name": text}):
-        for record in store.find(names.WORKFLOWS, wanted, fields=_FIELDS, sort=[("started_at", -1)], limit=1000):
+        for record in store.find(
+            names.WORKFLOWS, wanted, fields=_FIELDS, sort=[("started_at", -1)], limit=1000
+        ):
             found[record["workflow_id"]] = record
     return list(found.values())
 
@@ -74,7 +76,9 @@ def _ambiguous(text: str, candidates: Sequence[Record]) -> str:
 
 def _not_found(store: Store, text: str) -> str:
     known: list[str] = []
-    for record in store.find(names.WORKFLOWS, {}, fields=_FIELDS, sort=[("started_at", -1)], limit=_NEAR_AMONG):
+    for record in store.find(
+        names.WORKFLOWS, {}, fields=_FIELDS, sort=[("started_at", -1)], limit=_NEAR_AMONG
+    ):
         known.append(record["workflow_id"])
         if isinstance(record.get("name"), str):
             known.append(record["name"])

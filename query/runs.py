@@ -112,9 +112,10 @@ def describe_runs(store: Store, workflows: Sequence[Record], *, lost_after_s: fl
 
 def present(store: Store) -> datetime:
     """The present, as near to the broker's clock as a reader can come: see `provd.query.state`."""
-    newest = next(iter(store.find(names.BEATS, {}, fields=("beat_at",), sort=[("beat_at", -1)], limit=1)), {})
     here = clock.to_datetime(clock.now_ms())
-    return max(here, newest.get("beat_at", here))
+    newest = store.find(names.BEATS, {}, fields=("beat_at",), sort=[("beat_at", -1)], limit=1)
+    beats: list[datetime] = [beat["beat_at"] for beat in newest]
+    return max([here, *beats])
 
 
 def in_rising_rank(counts: Mapping[str, int]) -> dict[str, int]:

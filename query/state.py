@@ -60,9 +60,7 @@ def derive_state(
     return State(status, started_at, None, _seconds(started_at, until))
 
 
-def producer_status(
-    producer: Record, beat_at: datetime | None, *, now: datetime, lost_after_s: float
-) -> str:
+def producer_status(producer: Record, beat_at: datetime | None, *, now: datetime, lost_after_s: float) -> str:
     """The state of one producer: how it ended, else RUNNING or LOST."""
     if "closed_at" in producer:
         return str(producer.get("status") or Status.FINISHED.value)

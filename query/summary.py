@@ -126,7 +126,9 @@ def _activities(store: Store, workflow_id: str) -> tuple[ActivitySummary, ...]:
             durations.setdefault(activity, array("d")).append(duration)
     return tuple(
         ActivitySummary(
-            activity, in_rising_rank(counts[activity]), summarise_durations(durations.get(activity, array("d")))
+            activity,
+            in_rising_rank(counts[activity]),
+            summarise_durations(durations.get(activity, array("d"))),
         )
         for activity in sorted(counts)
     )

@@ -41,7 +41,11 @@ def find_tasks(
 ) -> Iterator[Record]:
     """The tasks asked for, the one that started last first; `limit` 0 means all."""
     return store.find(
-        names.TASKS, question.to_filter(), sort=[("started_at", -1), ("task_id", -1)], limit=limit, fields=fields
+        names.TASKS,
+        question.to_filter(),
+        sort=[("started_at", -1), ("task_id", -1)],
+        limit=limit,
+        fields=fields,
     )
 
 

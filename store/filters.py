@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
-from provd.common import names, values
+from provd.common import clock, names, values
 from provd.common.errors import UnsupportedQuery
 from provd.store.documents import ID_FIELDS
 
@@ -26,10 +27,19 @@ def prepare(query: Any) -> Any:
         return values.to_portable(dict(query))
     if isinstance(query, (list, tuple)):
         return [prepare(item) for item in query]
+    if isinstance(query, datetime):
+        return _in_milliseconds(query)
     try:
         return values.to_portable(query)
     except TypeError:
         return query  # a compiled regular expression, or a type that only MongoDB's driver knows
+
+
+def _in_milliseconds(moment: datetime) -> datetime:
+    """The moment as stores keep it; one without a time zone is UTC, as everywhere in MongoDB."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return clock.to_datetime(clock.from_datetime(moment))
 
 
 def _allowed(key: str) -> str:

@@ -7,6 +7,7 @@ $type $mod`, `$and $or $nor`, `$comment`; dotted paths through documents and arr
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -17,7 +18,21 @@ from provd.store.ordering import BsonKey, bson_key, is_nan, type_rank
 Predicate: TypeAlias = Callable[[Any], bool]
 
 OPERATORS = frozenset(
-    {"$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$regex", "$options", "$not", "$all"}
+    {
+        "$eq",
+        "$ne",
+        "$gt",
+        "$gte",
+        "$lt",
+        "$lte",
+        "$in",
+        "$nin",
+        "$exists",
+        "$regex",
+        "$options",
+        "$not",
+        "$all",
+    }
     | {"$size", "$elemMatch", "$type", "$mod"}
 )
 LOGICAL = frozenset({"$and", "$or", "$nor", "$comment"})
@@ -42,7 +57,7 @@ _INT32 = 1 << 31
 def matcher(query: Mapping[str, Any]) -> Predicate:
     """Compile a filter. Raises `UnsupportedQuery` for what is outside the subset, or makes no sense."""
     if not isinstance(query, Mapping):
-        raise UnsupportedQuery("a filter is an object such as {\"status\": \"ERROR\"}")
+        raise UnsupportedQuery('a filter is an object such as {"status": "ERROR"}')
     tests = [_clause(key, condition) for key, condition in query.items() if key != "$comment"]
     return _all(tests)
 
@@ -86,7 +101,7 @@ def _operator(path: tuple[str, ...], name: str, operand: Any, siblings: Mapping[
     if name == "$options":
         if "$regex" not in siblings:
             raise UnsupportedQuery("$options needs a $regex")
-        return lambda document: True
+        return lambda _document: True
     if name in ("$ne", "$nin", "$not"):
         positive = {"$ne": "$eq", "$nin": "$in"}.get(name)
         if positive is None and not _is_operators(operand) and not isinstance(operand, re.Pattern):
@@ -162,12 +177,12 @@ def _equals(operand: Any) -> Predicate:
     return lambda value: value is not _MISSING and bson_key(value) == key
 
 
-def _compares(compare: Callable[[BsonKey, BsonKey], bool], or_equal: bool) -> Callable[[Any], Predicate]:
+def _compares(compare: Callable[[BsonKey, BsonKey], bool], *, or_equal: bool) -> Callable[[Any], Predicate]:
     def bind(operand: Any) -> Predicate:
         if isinstance(operand, re.Pattern):
             raise UnsupportedQuery("a regular expression has no order")
         if operand is None or is_nan(operand):
-            return _equals(operand) if or_equal else lambda value: False
+            return _equals(operand) if or_equal else lambda _value: False
         rank, key = type_rank(operand), bson_key(operand)
         return lambda value: (
             value is not _MISSING
@@ -203,10 +218,11 @@ def _has_remainder(operand: Any) -> Predicate:
         raise UnsupportedQuery("$mod by zero")
 
     def test(value: Any) -> bool:
-        if type(value) not in (int, float) or value != value or abs(value) == float("inf"):
+        if type(value) not in (int, float) or not math.isfinite(value):
             return False
         whole = int(value)
-        return (abs(whole) % abs(divisor)) * (1 if whole >= 0 else -1) == remainder
+        sign = 1 if whole >= 0 else -1
+        return bool(abs(whole) % abs(divisor) * sign == remainder)
 
     return test
 
@@ -254,8 +270,8 @@ def _has_element(operand: Any) -> Predicate:
         element = _on_path(("",), operand)
         return lambda value: isinstance(value, list) and any(element({"": item}) for item in value)
     inner = matcher(operand)
-    return lambda value: isinstance(value, list) and any(
-        inner(item) for item in value if isinstance(item, (dict, list))
+    return lambda value: (
+        isinstance(value, list) and any(inner(item) for item in value if isinstance(item, (dict, list)))
     )
 
 
@@ -263,7 +279,7 @@ def _contains_all(path: tuple[str, ...], operand: Any) -> Predicate:
     if not isinstance(operand, list):
         raise UnsupportedQuery("$all needs a list")
     if not operand:
-        return lambda document: False
+        return lambda _document: False
     tests = []
     for item in operand:
         if isinstance(item, Mapping) and "$elemMatch" in item:

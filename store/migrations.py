@@ -76,7 +76,15 @@ def migrate_mongo(database: Database[dict[str, Any]]) -> list[str]:
 #: UTC milliseconds there, text is text, and text with lone surrogates is bytes.
 COLUMNS: dict[str, tuple[str, ...]] = {
     names.TASKS: (
-        *("workflow_id", "campaign_id", "activity_id", "status", "producer_id", "parent_task_id", "started_at"),
+        *(
+            "workflow_id",
+            "campaign_id",
+            "activity_id",
+            "status",
+            "producer_id",
+            "parent_task_id",
+            "started_at",
+        ),
         *("ended_at", "task_id", "seq"),
     ),
     names.WORKFLOWS: ("workflow_id", "campaign_id", "name", "status", "started_at"),
@@ -92,7 +100,9 @@ def m001_tables(connection: sqlite3.Connection) -> None:
     """One table a collection: the id, the document as tagged JSON, and the columns of its indexed fields."""
     for collection, columns in COLUMNS.items():
         listed = "".join(f", {column}" for column in columns)
-        connection.execute(f"CREATE TABLE {collection} (_id TEXT PRIMARY KEY, document TEXT NOT NULL{listed})")
+        connection.execute(
+            f"CREATE TABLE {collection} (_id TEXT PRIMARY KEY, document TEXT NOT NULL{listed})"
+        )
     connection.execute(f"CREATE TABLE {names.MIGRATIONS} (_id TEXT PRIMARY KEY, document TEXT NOT NULL)")
 
 
@@ -128,7 +138,7 @@ def migrate_sqlite(connection: sqlite3.Connection) -> list[str]:
     for change in SQLITE[version:]:
         change(connection)
         document = values.to_json({"_id": change.__name__, "applied_at": clock.to_datetime(clock.now_ms())})
-        connection.execute(f"INSERT INTO {names.MIGRATIONS} VALUES (?, ?)", (change.__name__, document))
+        connection.execute(f"INSERT INTO {names.MIGRATIONS} VALUES (?, ?)", (change.__name__, document))  # noqa: S608
         applied.append(change.__name__)
     connection.execute(f"PRAGMA user_version = {len(SQLITE)}")
     return applied

@@ -64,7 +64,9 @@ class MongoStore:
                 name, codec_options=CODEC, write_concern=WriteConcern(w="majority", j=True)
             )
         except (errors.ConfigurationError, errors.InvalidURI, errors.InvalidName, ValueError) as error:
-            raise SettingsError(f"the store URL {self.url!r} is not one MongoDB understands: {error}") from error
+            raise SettingsError(
+                f"the store URL {self.url!r} is not one MongoDB understands: {error}"
+            ) from error
 
     def ping(self) -> None:
         """Raise `StoreUnavailable` unless a server answers now."""
@@ -192,9 +194,9 @@ class MongoStore:
         where = filters.prepare(filter)
         with translated(self.url, reading=True):
             cursor = source.find(where, projection, sort=order or None, limit=limit)
-        return self._streamed(cursor, documents.hides_id(collection))
+        return self._streamed(cursor, hides_id=documents.hides_id(collection))
 
-    def _streamed(self, cursor: Iterator[Record], hides_id: bool) -> Iterator[Record]:
+    def _streamed(self, cursor: Iterator[Record], *, hides_id: bool) -> Iterator[Record]:
         with translated(self.url, reading=True):
             for document in cursor:
                 if hides_id:
@@ -229,7 +231,8 @@ class _Batch:
         """Write all; returns how many were stored and how many changed nothing."""
         announcing = [one for one in batch if not one.message.was_announced and not one.message.is_final]
         alone = [one for one in batch if not one.message.was_announced and one.message.is_final]
-        stored, colliding = 0, [one for one in batch if one.message.was_announced]
+        stored = 0
+        colliding = [one for one in batch if one.message.was_announced]
         for new in (announcing, alone):
             inserted, duplicates = self._insert(new)
             stored += inserted
@@ -241,7 +244,8 @@ class _Batch:
         if not batch:
             return 0, []
         try:
-            self._collection.insert_many([one.raw for one in batch], ordered=False)
+            raws: Sequence[Any] = [one.raw for one in batch]
+            self._collection.insert_many(raws, ordered=False)
         except errors.BulkWriteError as error:
             duplicates, refused = self._sorted_out(batch, error)
             return len(batch) - len(duplicates) - refused, duplicates
@@ -257,7 +261,9 @@ class _Batch:
                 return changed, unchanged
             updates = [merge_update(one, self._received_at) for one in batch]
             try:
-                result = self._collection.bulk_write(updates, ordered=False).bulk_api_result
+                result: Mapping[str, Any] = self._collection.bulk_write(
+                    updates, ordered=False
+                ).bulk_api_result
                 batch = []
             except errors.BulkWriteError as error:
                 result = error.details

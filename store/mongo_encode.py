@@ -7,6 +7,7 @@ Most records hold nothing odd and are encoded as they are, in C. A record that B
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timezone
 
 import bson
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
@@ -36,7 +37,9 @@ class _PlainInt(TypeDecoder):
         return int(value)
 
 
-CODEC: CodecOptions[Record] = CodecOptions(tz_aware=True, type_registry=TypeRegistry([_PlainInt()]))
+CODEC: CodecOptions[Record] = CodecOptions(
+    tz_aware=True, tzinfo=timezone.utc, type_registry=TypeRegistry([_PlainInt()])
+)
 _RAW_CODEC: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 
 

@@ -20,11 +20,42 @@ DUPLICATE_KEY = 11000
 #: Server codes that speak of its state, not of the data: stepping down, shutting down, interrupted, conflicting,
 #: unauthorised, out of disk or quota, stale routing.
 _TRANSIENT_CODES = frozenset(
-    {6, 7, 13, 18, 24, 46, 50, 63, 64, 79, 89, 91, 100, 112, 133, 134, 150, 175, 189, 202, 211, 234, 237, 246, 251}
+    {
+        6,
+        7,
+        13,
+        18,
+        24,
+        46,
+        50,
+        63,
+        64,
+        79,
+        89,
+        91,
+        100,
+        112,
+        133,
+        134,
+        150,
+        175,
+        189,
+        202,
+        211,
+        234,
+        237,
+        246,
+        251,
+    }
     | {262, 290, 314, 317, 8000, 9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 14031}
 )
 
-_UNAVAILABLE = (errors.ConnectionFailure, errors.WTimeoutError, errors.ExecutionTimeout, errors.InvalidOperation)
+_UNAVAILABLE = (
+    errors.ConnectionFailure,
+    errors.WTimeoutError,
+    errors.ExecutionTimeout,
+    errors.InvalidOperation,
+)
 
 
 def is_transient(error: Mapping[str, Any]) -> bool:
@@ -42,7 +73,7 @@ def translated(url: str, *, reading: bool = False) -> Iterator[None]:
     except errors.BulkWriteError as error:
         raise _of_bulk(url, error) from error
     except errors.OperationFailure as error:
-        raise _of_failure(url, error, reading) from error
+        raise _of_failure(url, error, reading=reading) from error
     except (errors.PyMongoError, BSONError, OverflowError, RecursionError) as error:
         kind = UnsupportedQuery if reading else StoreError
         raise kind(one_line(error)) from error
@@ -61,7 +92,7 @@ def _of_bulk(url: str, error: errors.BulkWriteError) -> ProvdError:
     return StoreError(reason)
 
 
-def _of_failure(url: str, error: errors.OperationFailure, reading: bool) -> ProvdError:
+def _of_failure(url: str, error: errors.OperationFailure, *, reading: bool) -> ProvdError:
     if error.code in _TRANSIENT_CODES or isinstance(error, errors.WriteConcernError):
         return StoreUnavailable(url, one_line(error))
     return UnsupportedQuery(one_line(error)) if reading else StoreError(one_line(error))

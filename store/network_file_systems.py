@@ -13,8 +13,34 @@ from pathlib import Path
 from provd.common.errors import UnsafeStore
 
 _NETWORK_TYPES = frozenset(
-    {"9p", "acfs", "afs", "autofs", "beegfs", "ceph", "cephfs", "cifs", "coda", "cvmfs2", "daos", "dfuse", "gfs2"}
-    | {"glusterfs", "gpfs", "lustre", "mmfs", "ncp", "ncpfs", "ocfs2", "orangefs", "panfs", "pvfs2", "quobyte"}
+    {
+        "9p",
+        "acfs",
+        "afs",
+        "autofs",
+        "beegfs",
+        "ceph",
+        "cephfs",
+        "cifs",
+        "coda",
+        "cvmfs2",
+        "daos",
+        "dfuse",
+        "gfs2",
+    }
+    | {
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "mmfs",
+        "ncp",
+        "ncpfs",
+        "ocfs2",
+        "orangefs",
+        "panfs",
+        "pvfs2",
+        "quobyte",
+    }
     | {"smb", "smb2", "smb3", "smbfs", "vast", "virtiofs", "wekafs"}
 )
 _NETWORK_PREFIXES = ("nfs", "beegfs", "lustre", "gpfs", "ceph", "wekafs", "panfs", "smb")

@@ -27,10 +27,10 @@ def open_store(url: str, *, timeout_s: float = 5.0) -> Store:
 
 def _open_mongo(url: str, timeout_s: float) -> Store:
     try:
-        import pymongo  # noqa: F401, PLC0415
+        import pymongo  # noqa: F401
     except ImportError as error:
         raise MissingExtra("MongoDB", "consumer") from error
-    from provd.store.mongo import MongoStore  # noqa: PLC0415
+    from provd.store.mongo import MongoStore
 
     return MongoStore(url, timeout_s=timeout_s)
 
@@ -42,6 +42,6 @@ def _open_embedded(url: str, timeout_s: float) -> Store:
         raise SettingsError(
             f"the store URL {mask_url(url)!r} names no file: use sqlite:///relative/path or sqlite:////absolute/path"
         )
-    from provd.store.embedded import EmbeddedStore  # noqa: PLC0415
+    from provd.store.embedded import EmbeddedStore
 
     return EmbeddedStore(path, timeout_s=timeout_s)

@@ -5,6 +5,7 @@ value. `bson_key` turns a value into a tuple that compares and hashes as MongoDB
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cmp_to_key
@@ -31,14 +32,14 @@ def type_rank(value: Any) -> int:
 
 def is_nan(value: Any) -> bool:
     """Whether a value is not a number."""
-    return type(value) is float and value != value
+    return type(value) is float and math.isnan(value)
 
 
 def bson_key(value: Any) -> BsonKey:
     """A tuple that compares as MongoDB compares the value."""
     rank = type_rank(value)
     if rank == 2:
-        return (2, 0, 0) if value != value else (2, 1, value)
+        return (2, 0, 0) if is_nan(value) else (2, 1, value)
     if rank == 4:
         return (4, *(_field_key(name, item) for name, item in value.items()))
     if rank == 5:
@@ -89,7 +90,9 @@ def _comparison(sort: Sequence[tuple[str, int]]) -> Callable[[Any, Any], int]:
     return compare
 
 
-def sort_documents(documents: Iterable[Record], sort: Sequence[tuple[str, int]], limit: int = 0) -> list[Record]:
+def sort_documents(
+    documents: Iterable[Record], sort: Sequence[tuple[str, int]], limit: int = 0
+) -> list[Record]:
     """Documents in the order MongoDB gives them, only the first `limit` unless it is 0. Stable."""
     keyed = (
         ([_sort_key(document, field.split("."), direction) for field, direction in sort], document)

@@ -99,10 +99,6 @@ def _add(column: str, operator: str, operand: Any, found: SqlFilter) -> None:
         if isinstance(operand, str):
             found.clauses.append(f"typeof({column}) = 'text'")
         return
-    elif operator == "$exists":
-        # null and missing are one in a column, so this narrows, and does not decide
-        if operand:
-            pass
     found.exact = False
 
 

@@ -93,7 +93,9 @@ class ProducerBuilder:
         self._add(Kind.WORKFLOW, record | fields)
         return self
 
-    def close(self, status: Status = Status.FINISHED, *, after_ms: int = 12_000, **fields: Any) -> ProducerBuilder:
+    def close(
+        self, status: Status = Status.FINISHED, *, after_ms: int = 12_000, **fields: Any
+    ) -> ProducerBuilder:
         """Say goodbye."""
         record = {
             "status": status.value,
@@ -121,7 +123,18 @@ class ProducerBuilder:
         """Give a sign of life."""
         none = Ranges()
         store.put_beats(
-            [Beat(self.producer_id, self.workflow_id, at_ms, len(self.messages), self.ended, self.ended, none, none)]
+            [
+                Beat(
+                    self.producer_id,
+                    self.workflow_id,
+                    at_ms,
+                    len(self.messages),
+                    self.ended,
+                    self.ended,
+                    none,
+                    none,
+                )
+            ]
         )
         return self
 
@@ -152,7 +165,12 @@ def finished_run(
         cwd="/home/ada/exp",
         argv=["python", "sweep.py", "--lr", "0.1"],
         args={"lr": 0.1},
-        code={"repository": "git@host:ada/exp.git", "branch": "main", "commit": "0123456789abcdef", "dirty": True},
+        code={
+            "repository": "git@host:ada/exp.git",
+            "branch": "main",
+            "commit": "0123456789abcdef",
+            "dirty": True,
+        },
         environment={"python": "3.11.7", "scheduler": {"name": "slurm", "job_id": "1234"}},
     )
     return owner.close().write(store)

@@ -29,7 +29,19 @@ from tests.services.shared import mongo_source, opened, redis_source
 from tests.services.waiting import wait_until
 
 #: Variables by which schedulers and MPI launchers tell a process its job, rank and size.
-_SCHEDULER_PREFIXES = ("SLURM_", "PBS_", "LSB_", "COBALT_", "FLUX_", "PMI_", "PMIX_", "PALS_", "OMPI_", "MPI_", "JSM_")
+_SCHEDULER_PREFIXES = (
+    "SLURM_",
+    "PBS_",
+    "LSB_",
+    "COBALT_",
+    "FLUX_",
+    "PMI_",
+    "PMIX_",
+    "PALS_",
+    "OMPI_",
+    "MPI_",
+    "JSM_",
+)
 
 #: Helpers that `multiprocessing` starts once and keeps for the life of the process.
 _PYTHON_HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
@@ -79,11 +91,9 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Show what the children printed below a failure."""
-    report: pytest.TestReport = yield  # type: ignore[misc,assignment]
+    report: pytest.TestReport = yield  # type: ignore[assignment]
     if report.failed:
         report.sections += [(f"log of {process}", process.tail()) for process in children.recent]
     return report  # type: ignore[return-value]
@@ -135,7 +145,9 @@ def _nothing_left_behind() -> Iterator[None]:
             os.kill(pid, signal.SIGKILL)
     now = _own_variables()
     if now != variables:
-        left += [f"variable {name}" for name in sorted(now.keys() ^ variables.keys())] or ["changed variables"]
+        left += [f"variable {name}" for name in sorted(now.keys() ^ variables.keys())] or [
+            "changed variables"
+        ]
         for name in now.keys() - variables.keys():
             del os.environ[name]
         os.environ.update(variables)

@@ -21,9 +21,13 @@ scalars = st.one_of(
 )  # fmt: skip
 
 #: Keys that look like the tags of a stored form are the ones that could be mistaken.
-_tag_like = st.sampled_from(["~int", "~str", "~map", "$date", "$binary", "$numberDouble", "$numberLong", "~", "$", ""])
+_tag_like = st.sampled_from(
+    ["~int", "~str", "~map", "$date", "$binary", "$numberDouble", "$numberLong", "~", "$", ""]
+)
 
-keys = st.recursive(_tag_like | scalars, lambda inner: st.tuples(inner, inner) | st.tuples(inner), max_leaves=4)
+keys = st.recursive(
+    _tag_like | scalars, lambda inner: st.tuples(inner, inner) | st.tuples(inner), max_leaves=4
+)
 
 values = st.recursive(
     scalars,
@@ -32,7 +36,9 @@ values = st.recursive(
 )
 
 #: What a frame carries as `used` or `generated`: values by name.
-named_values = st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), values, max_size=4)
+named_values = st.dictionaries(
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), values, max_size=4
+)
 
 
 def canonical(value: Any) -> Any:

@@ -52,7 +52,9 @@ def test_a_killed_redis_refuses_connections(private_redis: Callable[..., RedisSe
         client.ping()
 
 
-def test_a_paused_redis_does_not_answer_until_it_is_resumed(private_redis: Callable[..., RedisServer]) -> None:
+def test_a_paused_redis_does_not_answer_until_it_is_resumed(
+    private_redis: Callable[..., RedisServer],
+) -> None:
     server = private_redis()
 
     server.pause()

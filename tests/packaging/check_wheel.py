@@ -5,6 +5,7 @@ A script rather than a test, because it needs an environment without the extras:
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,10 +21,11 @@ CONTENTS = {
     "cli", "common", "consumer", "examples", "producer", "query", "store",
 }  # fmt: skip
 
-#: Prints which third-party packages `import provd` has loaded.
+#: Prints which third-party packages a program has loaded that names its tasks and its workflow.
 IMPORTED = """
 import sys
 import provd
+provd.task, provd.workflow, provd.Task
 heavy = {"msgpack", "redis", "yaml", "typer", "rich", "click", "pydantic", "pymongo", "prometheus_client"}
 print(" ".join(sorted(heavy & sys.modules.keys())))
 """
@@ -52,7 +54,9 @@ def build(folder: Path) -> Path:
     run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)], ROOT)
     wheels, sdists = list(folder.glob("*.whl")), list(folder.glob("*.tar.gz"))
     if len(wheels) != 1 or len(sdists) != 1:
-        raise WheelError(f"expected one wheel and one sdist, got {sorted(path.name for path in folder.iterdir())}")
+        raise WheelError(
+            f"expected one wheel and one sdist, got {sorted(path.name for path in folder.iterdir())}"
+        )
     return wheels[0]
 
 
@@ -90,18 +94,25 @@ def check_installed(bin: Path, cwd: Path) -> None:
             raise WheelError(f"{' '.join(command)} --help shows no usage")
     # An address is given, so that the answer does not depend on what this machine has stored.
     done = subprocess.run(
-        [bin / "provd", "runs", "tail", "--store-url", "mongodb://127.0.0.1:1/provd"],
+        [bin / "provd", "runs", "tail"],
         capture_output=True, text=True, check=False, cwd=cwd, stdin=subprocess.DEVNULL,
+        env={**os.environ, "HOME": str(cwd), "PROVD_STORE_URL": "mongodb://127.0.0.1:1/provd"},
     )  # fmt: skip
     if done.returncode not in (1, 2) or 'pip install "provd[' not in done.stderr:
-        raise WheelError(f"provd runs tail without its extra: exit {done.returncode}, {done.stderr.strip()!r}")
+        raise WheelError(
+            f"provd runs tail without its extra: exit {done.returncode}, {done.stderr.strip()!r}"
+        )
 
 
 def run(command: list[str], cwd: Path) -> str:
     """The output of a command; raise `WheelError` with all it said when it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, stdin=subprocess.DEVNULL
+    )
     if done.returncode != 0:
-        raise WheelError(f"{' '.join(command)} failed with exit {done.returncode}:\n{done.stdout}{done.stderr}")
+        raise WheelError(
+            f"{' '.join(command)} failed with exit {done.returncode}:\n{done.stdout}{done.stderr}"
+        )
     return done.stdout
 
 

@@ -71,7 +71,12 @@ def _try(path: Path) -> tuple[str, str]:
     """(version, "") of a binary that starts, else ("", reason)."""
     try:
         done = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except OSError as error:
         return "", str(error)

@@ -47,7 +47,12 @@ class Child:
         env = None if self._env is None else dict(self._env)
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=self._cwd
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=self._cwd,
             )
         alive[self._process.pid] = self
         recent.append(self)

@@ -29,7 +29,14 @@ class MongoServer:
         self._child = Child([find_mongod().path, *self._arguments()], log=folder / "mongod.log", cwd=folder)
 
     def _arguments(self) -> list[str]:
-        arguments = ["--dbpath", str(self.folder / "data"), "--port", str(self._port), "--bind_ip", "127.0.0.1"]
+        arguments = [
+            "--dbpath",
+            str(self.folder / "data"),
+            "--port",
+            str(self._port),
+            "--bind_ip",
+            "127.0.0.1",
+        ]
         arguments += ["--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
         arguments += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
         return [*arguments, "--replSet", _REPLICA_SET] if self._replica_set else arguments

@@ -24,18 +24,36 @@ class RedisServer:
     It runs with an append-only file and `noeviction`, as `deploy/redis.conf` has it; `config` adds or overrides.
     """
 
-    def __init__(self, folder: Path, *, unix_socket: bool = False, config: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, unix_socket: bool = False, config: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         # The path of a socket has 107 characters at most, which a folder of pytest's may exceed.
         self._socket_folder = Path(tempfile.mkdtemp(prefix="provd-redis-")) if unix_socket else None
         self._port = 0 if unix_socket else free_port()
-        self._config = {"appendonly": "yes", "appendfsync": "everysec", "save": "", "maxmemory-policy": "noeviction"}
+        self._config = {
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+        }
         self._config.update(config or {})
-        self._child = Child([find_redis_server().path, *self._arguments()], log=folder / "redis.log", cwd=folder)
+        self._child = Child(
+            [find_redis_server().path, *self._arguments()], log=folder / "redis.log", cwd=folder
+        )
 
     def _arguments(self) -> list[str]:
-        arguments = ["--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(self.folder), "--daemonize", "no"]
+        arguments = [
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(self._port),
+            "--dir",
+            str(self.folder),
+            "--daemonize",
+            "no",
+        ]
         if self._socket_folder:
             arguments += ["--unixsocket", str(self._socket_folder / "redis.sock"), "--unixsocketperm", "700"]
         for name, value in self._config.items():

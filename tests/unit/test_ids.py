@@ -82,7 +82,7 @@ def test_an_id_of_the_allowed_letters_passes_unchanged(given_id: str) -> None:
     "bad", ["", "a" * 129, "a b", "a:b", "a/b", "a{b}", "a*", "é", "a\n", "\x00", "a\u0661"], ids=ascii
 )
 def test_any_other_id_is_refused_with_its_name_and_the_rule(bad: str) -> None:
-    with pytest.raises(InvalidId, match="campaign id .*use 1-128 ASCII letters, digits") as caught:
+    with pytest.raises(InvalidId, match=r"campaign id .*use 1-128 ASCII letters, digits") as caught:
         ids.check_id(bad, "campaign id")
 
     assert isinstance(caught.value, (ProvdError, ValueError))

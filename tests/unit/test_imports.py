@@ -93,7 +93,9 @@ def all_imports(package: str) -> list[Import]:
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_a_package_imports_only_what_stands_below_it(package: str) -> None:
     # Names of the facade, as in `from provd import task`, are not sub-packages; only the command line may use them.
-    wrong = [found for found in all_imports(package) if found.package and found.package not in MAY_IMPORT[package]]
+    wrong = [
+        found for found in all_imports(package) if found.package and found.package not in MAY_IMPORT[package]
+    ]
 
     assert [str(found) for found in wrong] == []
 
@@ -161,7 +163,9 @@ def test_the_facade_imports_nothing_third_party_when_it_is_imported() -> None:
         ("from ..store import interface", [("..store.interface", False)]),
     ],
 )
-def test_the_walk_finds_every_way_to_import(tmp_path: Path, source: str, expected: list[tuple[str, bool]]) -> None:
+def test_the_walk_finds_every_way_to_import(
+    tmp_path: Path, source: str, expected: list[tuple[str, bool]]
+) -> None:
     """The guards above would pass on anything if the walk found nothing."""
     file = tmp_path / "module.py"
     file.write_text(source)

@@ -25,9 +25,14 @@ LINKED_DATA = {"examples"}
 OTHER_FOLDERS = {"benchmarks", "deploy", "docs", "examples", "src", "tests"}
 
 
-def wheel_settings() -> dict[str, Any]:
+def tool_settings() -> dict[str, Any]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    settings: dict[str, Any] = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    settings: dict[str, Any] = project["tool"]
+    return settings
+
+
+def wheel_settings() -> dict[str, Any]:
+    settings: dict[str, Any] = tool_settings()["hatch"]["build"]["targets"]["wheel"]
     return settings
 
 
@@ -78,3 +83,16 @@ def test_everything_the_wheel_includes_exists() -> None:
     missing = [path for path in wheel_settings()["only-include"] if not (ROOT / path).exists()]
 
     assert missing == []
+
+
+def test_pyright_is_given_every_link() -> None:
+    """It does not find them by itself, and would pass over a package in silence."""
+    given = {path.removeprefix("src/provd/") for path in tool_settings()["pyright"]["include"]}
+
+    assert given == PACKAGES | LINKED_DATA | {"*.py", "tests"}
+
+
+def test_the_bare_name_of_every_package_is_banned() -> None:
+    banned = tool_settings()["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]
+
+    assert banned.keys() >= PACKAGES

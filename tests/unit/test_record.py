@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provd.common import record
-from provd.common.record import LENT_FIELDS, STATUSES, TIME_FIELDS, Kind, Message, Record, Status, merge, merge_key
+from provd.common.record import (
+    LENT_FIELDS,
+    STATUSES,
+    TIME_FIELDS,
+    Kind,
+    Message,
+    Record,
+    Status,
+    merge,
+    merge_key,
+)
 
 times = st.integers(0, 10**13)
 
@@ -48,7 +58,9 @@ def merge_by_the_words_of_the_rule(messages: list[Record]) -> Record:
 
 
 @given(messages_about_one_task())
-def test_the_document_is_the_highest_message_with_the_times_it_lacks_filled_in(messages: list[Record]) -> None:
+def test_the_document_is_the_highest_message_with_the_times_it_lacks_filled_in(
+    messages: list[Record],
+) -> None:
     """The document is the message with the highest (status rank, producer, seq). Only `submitted_at` and `started_at`
     are filled in, from the highest message below it that has them; `filled` then says whose they are."""
     assert reduce(merge, messages) == merge_by_the_words_of_the_rule(messages)
@@ -98,7 +110,9 @@ def test_statuses_rise_from_submitted_to_error() -> None:
     assert {"SKIPPED", "CANCELLED", "FINISHED", "ERROR"} == record.ENDED
 
 
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(TIME_FIELDS, times) | {"duration": st.floats(0, 1e6)}))
+@given(
+    st.fixed_dictionaries({}, optional=dict.fromkeys(TIME_FIELDS, times) | {"duration": st.floats(0, 1e6)})
+)
 def test_times_are_milliseconds_that_become_dates_and_come_back(given_record: Record) -> None:
     """Times are UTC milliseconds, held as `int` in the fields named by `TIME_FIELDS`, and become dates in the store."""
     document = record.to_document(given_record)

@@ -50,7 +50,9 @@ def test_a_users_dict_never_reads_back_as_anything_else(tag: dict[str, Any]) -> 
     assert from_json(to_json(tag)) == tag
 
 
-@pytest.mark.parametrize("key", ["$gt", "~x", "a\0b", "\ud800", 1, 1.5, None, True, b"x", (1, "a")], ids=ascii)
+@pytest.mark.parametrize(
+    "key", ["$gt", "~x", "a\0b", "\ud800", 1, 1.5, None, True, b"x", (1, "a")], ids=ascii
+)
 def test_a_key_that_a_store_cannot_hold_becomes_a_list_of_pairs(key: Any) -> None:
     assert list(to_portable({key: 1, "b": 2})) == ["~map"]
 
@@ -61,7 +63,9 @@ def test_a_plain_key_stays_a_key(key: str) -> None:
     assert to_portable({key: 1}) == {key: 1}
 
 
-@pytest.mark.parametrize(("number", "is_plain"), [(2**63 - 1, True), (-(2**63), True), (2**63, False), (-(2**63) - 1, False)])
+@pytest.mark.parametrize(
+    ("number", "is_plain"), [(2**63 - 1, True), (-(2**63), True), (2**63, False), (-(2**63) - 1, False)]
+)
 def test_ints_of_64_bits_stay_numbers_and_others_become_text(number: int, is_plain: bool) -> None:
     assert (to_portable(number) == number) is is_plain
     assert from_portable(to_portable(number)) == number
@@ -91,7 +95,12 @@ def test_a_date_of_any_zone_is_the_same_instant() -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ['{"$date": 1793196180250}', '{"$date": "2026-10-28T14:03:00.250Z"}', '{"$date": "2026-10-28T15:03:00.250+01:00"}']
+    "written",
+    [
+        '{"$date": 1793196180250}',
+        '{"$date": "2026-10-28T14:03:00.250Z"}',
+        '{"$date": "2026-10-28T15:03:00.250+01:00"}',
+    ],
 )
 def test_dates_are_read_in_the_forms_that_people_write(written: str) -> None:
     assert from_json(written) == datetime(2026, 10, 28, 14, 3, 0, 250_000, tzinfo=timezone.utc)

@@ -29,7 +29,11 @@ tasks_of_others = st.text("abc-0123456789", min_size=1, max_size=30)
 def task_records(draw: st.DrawFn) -> Record:
     record: Record = draw(
         st.fixed_dictionaries(
-            {"task_id": own_tasks | tasks_of_others, "status": st.sampled_from(STATUSES), "used": named_values},
+            {
+                "task_id": own_tasks | tasks_of_others,
+                "status": st.sampled_from(STATUSES),
+                "used": named_values,
+            },
             optional={
                 "activity_id": st.sampled_from(["train", "load"]),
                 "parent_task_id": own_tasks | tasks_of_others,
@@ -48,7 +52,7 @@ def task_records(draw: st.DrawFn) -> Record:
 
 
 other_records = st.dictionaries(
-    st.sampled_from(["name", "args", "sent", "dropped", "activity_id"]), st.text(max_size=5) | named_values, max_size=3
+    st.sampled_from(["name", "args", "sent", "dropped"]), st.text(max_size=5) | named_values, max_size=3
 )
 
 
@@ -148,7 +152,9 @@ def test_names_stand_once_a_frame_however_many_rows_there_are() -> None:
 
 
 @given(batches(), st.data())
-def test_a_header_with_a_flipped_bit_is_no_header(batch: tuple[Header, list[Message]], data: st.DataObject) -> None:
+def test_a_header_with_a_flipped_bit_is_no_header(
+    batch: tuple[Header, list[Message]], data: st.DataObject
+) -> None:
     header, body = encode(*batch)
 
     damaged = flip(header, data.draw(st.integers(0, len(header) * 8 - 1)))
@@ -260,7 +266,10 @@ odd_tables = st.lists(
 ).map(lambda items: wire.pack(wire._wire_value(items)))
 
 
-@given(odd_tables | st.sampled_from([wire.pack([["task", 5, None, None]]), wire.pack(7), wire.pack([["task", {}, 5, 5]])]))
+@given(
+    odd_tables
+    | st.sampled_from([wire.pack([["task", 5, None, None]]), wire.pack(7), wire.pack([["task", {}, 5, 5]])])
+)
 def test_a_sound_table_that_is_no_table_costs_the_frame_and_raises_nothing(table: bytes) -> None:
     header = Header(PRODUCER, WORKFLOW, None, "node1", 77, None, 3, 2)
     row = wire.pack([0, 1, None, None, None, 1, {}, None])
@@ -289,7 +298,7 @@ def test_decoding_allocates_a_small_multiple_of_the_bytes_at_hand(row: bytes) ->
         tracemalloc.stop()
 
     assert len(frame.flaws) == 1
-    assert peak < 20 * len(body) + 100_000
+    assert peak < 20 * len(body) + 1_000_000  # a packer alone has a buffer of 256 KiB
 
 
 def test_a_count_that_lies_costs_no_memory() -> None:
@@ -310,7 +319,9 @@ def test_damage_is_kept_for_those_who_want_to_look() -> None:
     frame = wire.decode(wire.encode_header(header), body)
 
     assert [message.record["name"] for message in frame.messages] == ["one", "three"]
-    assert [(flaw.first_seq, flaw.last_seq, flaw.reason) for flaw in frame.flaws] == [(12, 12, "damaged on the way")]
+    assert [(flaw.first_seq, flaw.last_seq, flaw.reason) for flaw in frame.flaws] == [
+        (12, 12, "damaged on the way")
+    ]
     assert isinstance(frame.flaws[0], Flaw)
     assert b"tw0" in frame.flaws[0].raw
 

@@ -1,0 +1,1 @@
+"""Contract tests: one class per interface, run against every implementation of it."""
