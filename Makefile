@@ -14,6 +14,7 @@ OTHER_TESTS := $(addprefix test-,$(OTHER_VERSIONS))
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
+.PRECIOUS: .venv-%/.made
 .PHONY: help demo test services lint types wheel-check clean $(OTHER_TESTS)
 
 help: ## this list

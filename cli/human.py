@@ -18,14 +18,14 @@ CELL_CHARS = 200
 
 
 def duration(seconds: float | None) -> str:
-    """`0.42ms`, `350ms`, `12.3s`, `3m 05s`, `2h 04m`, `3d 04h`; empty for None."""
+    """`4.2µs`, `350ms`, `12.3s`, `3m 05s`, `2h 04m`, `3d 04h`; empty for None."""
     if seconds is None:
         return ""
     if seconds <= 0:
         return "0s"
     if seconds < 0.9995:
-        ms = seconds * 1000
-        return f"{ms:.0f}ms" if ms >= 10 else f"{ms:.2g}ms"
+        scaled, unit = (seconds * 1e3, "ms") if seconds >= 0.9995e-3 else (seconds * 1e6, "µs")
+        return f"{scaled:.0f}{unit}" if scaled >= 9.95 else f"{scaled:.1f}{unit}"
     if seconds < _MINUTE - 0.05:
         return f"{seconds:.1f}s"
     whole = round(seconds)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from provd.cli import config, consume, doctor, query, replay, run, runs, tasks
+from provd.cli import config, consume, demo, doctor, query, replay, run, runs, tasks
 from provd.cli.exits import DONE, INTERRUPTED, exit_status
 from provd.cli.output import say_error
 from provd.common.errors import ProvdError
@@ -44,6 +44,7 @@ app = typer.Typer(
     help="Provenance of workflows: capture what ran, keep it, ask about it.",
     epilog="Exit status: 0 done, 1 failed or incomplete, 2 wrong usage or settings, 3 a service cannot be reached.",
 )
+app.command("demo")(demo.demo)
 app.command("consume")(consume.consume)
 app.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
     run.run

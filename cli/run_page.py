@@ -83,8 +83,10 @@ def _code(code: Record) -> str:
     commit = str(code.get("commit") or "")[:12]
     dirty = " (with uncommitted changes)" if code.get("dirty") else ""
     parts = [code.get("repository"), code.get("branch"), commit + dirty if commit else None]
-    known = " ".join(str(part) for part in parts if part)
-    return known or human.pairs({key: value for key, value in code.items() if value is not None})
+    file = code.get("file")
+    if file and code.get("sha256"):
+        file = f"{file} (sha256 {str(code['sha256'])[:12]})"
+    return " ".join(str(part) for part in (*parts, file) if part)
 
 
 def _environment(environment: Record) -> list[tuple[str, str]]:

@@ -44,9 +44,9 @@ class Registry:
         """Look again if it is time, or `now`; says whether anything changed. Raises `BrokerUnavailable`."""
         if not now and clock.monotonic() < self._due:
             return False
-        if not self._buckets:
-            self._buckets = self._read_buckets()
-        keys = [names.registry_key(self._namespace, bucket) for bucket in range(self._buckets)]
+        self._buckets = self._buckets or self._read_buckets()
+        buckets = self._buckets or self._default_buckets
+        keys = [names.registry_key(self._namespace, bucket) for bucket in range(buckets)]
         replies = self._broker.run([("SMEMBERS", key) for key in keys])
         found = [sorted(filter(self._is_served, map(_text, self._broker.sound(reply)))) for reply in replies]
         before, self._by_bucket = self._by_bucket, [bucket for bucket in found if bucket]
@@ -62,9 +62,13 @@ class Registry:
         return not self._workflow_ids or names.workflow_of_stream(stream) in self._workflow_ids
 
     def _read_buckets(self) -> int:
+        """The count that this Redis has; 0 when it has none and is too full to be given one."""
         key = names.buckets_key(self._namespace)
-        self._broker.ask("SET", key, self._default_buckets, "NX")
-        return int(self._broker.ask("GET", key))
+        found = self._broker.ask("GET", key)
+        if found is None:
+            self._broker.run([("SET", key, self._default_buckets, "NX")])
+            found = self._broker.ask("GET", key)
+        return int(found or 0)
 
 
 def _text(key: bytes) -> str:

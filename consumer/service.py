@@ -61,7 +61,9 @@ class Consumer:
             registry,
             consumer=self.name,
             read_bytes=settings.batch_bytes,
-            read_frames=max(_FEWEST_FRAMES, _BATCHES_AHEAD * settings.batch_messages // _TYPICAL_FRAME_MESSAGES),
+            read_frames=max(
+                _FEWEST_FRAMES, _BATCHES_AHEAD * settings.batch_messages // _TYPICAL_FRAME_MESSAGES
+            ),
         )
         beats = Beats(broker, store)
         self._chores = Chores(

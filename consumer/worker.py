@@ -228,7 +228,7 @@ class Worker:
                 self._tally.add(spooled=self._fallback.take(entries))
                 self._chores.tell()
         except BrokerUnavailable as error:
-            log.info("Redis is away too: %s", error)
+            log.warning("Redis does not answer either: %s", error)
         except SpoolError as error:
             log.warning("frames stay in Redis: %s", error)
         finally:

@@ -89,9 +89,9 @@ def _is_operators(condition: Any) -> bool:
 
 def _on_path(path: tuple[str, ...], condition: Any) -> Predicate:
     if isinstance(condition, re.Pattern):
-        return _any_value(path, _expanded(_matches(condition)))
+        return _any_element(path, _matches(condition))
     if not _is_operators(condition):
-        return _any_value(path, _expanded(_equals(condition)))
+        return _any_element(path, _equals(condition))
     return _all([_operator(path, name, operand, condition) for name, operand in condition.items()])
 
 
@@ -117,52 +117,61 @@ def _operator(path: tuple[str, ...], name: str, operand: Any, siblings: Mapping[
     if name == "$all":
         return _contains_all(path, operand)
     if name == "$regex":
-        return _any_value(path, _expanded(_matches(_regex(operand, siblings.get("$options", "")))))
+        return _any_element(path, _matches(_regex(operand, siblings.get("$options", ""))))
     if name == "$type":
-        return _any_value(path, _expanded(_has_type(operand)))
+        return _any_element(path, _has_type(operand))
     if name in ("$size", "$elemMatch"):
         return _any_value(path, _has_size(operand) if name == "$size" else _has_element(operand))
-    return _any_value(path, _expanded(_VALUE_TESTS[name](operand)))
+    return _any_element(path, _VALUE_TESTS[name](operand))
 
 
 # --- values on a path ------------------------------------------------------------------------------------------
 
 
 def _any_value(path: tuple[str, ...], test: Predicate) -> Predicate:
+    """Whether a value at the path passes."""
+    return lambda document: any(test(value) for value, _ in _values(document, path, whole=not path))
+
+
+def _any_element(path: tuple[str, ...], test: Predicate) -> Predicate:
+    """Whether a value at the path passes or, where it is an array, one of its elements."""
     if len(path) == 1:
-        (name,) = path
-
-        def on_field(document: Any) -> bool:
-            if type(document) is dict:
-                return test(document.get(name, _MISSING))
-            return any(test(value) for value in _values(document, path))
-
-        return on_field
-    return lambda document: any(test(value) for value in _values(document, path))
+        return _any_element_of_field(path[0], test)
+    return lambda document: any(
+        _passes(test, value, whole=whole) for value, whole in _values(document, path, whole=not path)
+    )
 
 
-def _values(value: Any, path: tuple[str, ...]) -> Iterator[Any]:
-    """What stands at a path: one value, or one for each element of the arrays on the way."""
+def _any_element_of_field(name: str, test: Predicate) -> Predicate:
+    """The same for a field of a document, which is most of what is asked."""
+    return lambda document: _passes(test, document.get(name, _MISSING), whole=False)
+
+
+def _passes(test: Predicate, value: Any, *, whole: bool) -> bool:
+    if test(value):
+        return True
+    return not whole and type(value) is list and any(test(element) for element in value)
+
+
+def _values(value: Any, path: tuple[str, ...], *, whole: bool) -> Iterator[tuple[Any, bool]]:
+    """What stands at a path: one value, or one for each element of the arrays on the way.
+
+    With each, whether it counts as a whole: an array that was itself named by its place in an array is not searched.
+    """
     if not path:
-        yield value
+        yield value, whole
     elif isinstance(value, dict):
-        if path[0] in value:
-            yield from _values(value[path[0]], path[1:])
-        else:
-            yield _MISSING
+        yield from _values(value[path[0]], path[1:], whole=False) if path[0] in value else [(_MISSING, True)]
     elif isinstance(value, list):
         if path[0].isdecimal() and int(path[0]) < len(value):
-            yield from _values(value[int(path[0])], path[1:])
+            element = value[int(path[0])]
+            if len(path) == 1 or isinstance(element, (dict, list)):
+                yield from _values(element, path[1:], whole=True)
         for element in value:
             if isinstance(element, dict):
-                yield from _values(element, path)
+                yield from _values(element, path, whole=False)
     else:
-        yield _MISSING
-
-
-def _expanded(test: Predicate) -> Predicate:
-    """Test a value, and where it is an array each of its elements."""
-    return lambda value: test(value) or (isinstance(value, list) and any(test(element) for element in value))
+        yield _MISSING, True
 
 
 # --- tests of one value ----------------------------------------------------------------------------------------
@@ -267,12 +276,17 @@ def _has_element(operand: Any) -> Predicate:
     if not isinstance(operand, Mapping):
         raise UnsupportedQuery("$elemMatch needs a filter")
     if _is_operators(operand) and next(iter(operand)) not in LOGICAL:
-        element = _on_path(("",), operand)
-        return lambda value: isinstance(value, list) and any(element({"": item}) for item in value)
+        element = _on_path((), operand)
+        return lambda value: isinstance(value, list) and any(element(item) for item in value)
     inner = matcher(operand)
     return lambda value: (
-        isinstance(value, list) and any(inner(item) for item in value if isinstance(item, (dict, list)))
+        isinstance(value, list) and any(inner(_as_document(item)) for item in value if isinstance(item, (dict, list)))
     )
+
+
+def _as_document(item: Any) -> Any:
+    """An array inside an array as MongoDB sees it there: a document whose fields are the places."""
+    return {str(place): element for place, element in enumerate(item)} if isinstance(item, list) else item
 
 
 def _contains_all(path: tuple[str, ...], operand: Any) -> Predicate:

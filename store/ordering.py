@@ -64,8 +64,8 @@ def _sort_key(document: Any, path: Sequence[str], direction: int) -> BsonKey:
 def _sort_keys(value: Any, path: Sequence[str]) -> Iterable[BsonKey]:
     if isinstance(value, list) and path:
         if path[0].isdecimal():
-            if int(path[0]) < len(value):
-                yield from _sort_keys(value[int(path[0])], path[1:])
+            element = value[int(path[0])] if int(path[0]) < len(value) else None
+            yield from [bson_key(element)] if len(path) == 1 else _sort_keys(element, path[1:])
             return
         if not value:
             yield (1,)

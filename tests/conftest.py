@@ -87,7 +87,7 @@ def pytest_report_header() -> list[str]:
 
 def pytest_runtest_setup() -> None:
     """Forget the children of earlier tests."""
-    children.recent[:] = [process for process in children.recent if process.is_running]
+    children.recent.clear()
 
 
 @pytest.hookimpl(wrapper=True)

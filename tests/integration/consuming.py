@@ -57,5 +57,3 @@ def plain_settings(redis_url: str, store_url: str, namespace: str, folder: Path)
         batch_wait_s=0.01,
         claim_after_s=60.0,
     )
-
-

@@ -73,7 +73,11 @@ class Feeder:
         entries = []
         for start in range(0, len(messages), frame):
             header, body = wire.encode_messages(
-                messages[start : start + frame], campaign_id=self.campaign_id, hostname="node1", pid=1, rank=None
+                messages[start : start + frame],
+                campaign_id=self.campaign_id,
+                hostname="node1",
+                pid=1,
+                rank=None,
             )
             entries.append(self.send_raw(header, body))
         return entries
@@ -94,7 +98,9 @@ class Feeder:
 
     def beat(self, at: int, **fields: Any) -> None:
         """A sign of life."""
-        self.client.hset(self.keys.beats, self.producer_id, msgpack.packb({"at": at, "sent": self.seq} | fields))
+        self.client.hset(
+            self.keys.beats, self.producer_id, msgpack.packb({"at": at, "sent": self.seq} | fields)
+        )
 
     def length(self) -> int:
         """Entries in the stream."""

@@ -27,16 +27,27 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield connection
 
 
+@pytest.fixture(params=["mongodb", "embedded"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Each test is run on both stores."""
+    if request.param == "embedded":
+        return f"sqlite:///{tmp_path}/provd.db"
+    url: str = request.getfixturevalue("mongo_url")
+    return url
+
+
 @pytest.fixture
-def make_consumer(redis_url: str, mongo_url: str, namespace: str, tmp_path: Path) -> Iterator[MakeConsumer]:
+def make_consumer(redis_url: str, store_url: str, namespace: str, tmp_path: Path) -> Iterator[MakeConsumer]:
     (tmp_path / "slots").mkdir()
     with ExitStack() as stack:
-        yield make_consumers(plain_settings(redis_url, mongo_url, namespace, tmp_path), tmp_path / "slots", stack)
+        yield make_consumers(
+            plain_settings(redis_url, store_url, namespace, tmp_path), tmp_path / "slots", stack
+        )
 
 
 @pytest.fixture
-def store(mongo_url: str) -> Iterator[Store]:
-    with opened_store(mongo_url) as opened:
+def store(store_url: str) -> Iterator[Store]:
+    with opened_store(store_url) as opened:
         yield opened
 
 
@@ -375,7 +386,11 @@ def test_a_heartbeat_is_copied_with_what_it_says_of_the_books(
     make_consumer().run_until_empty()
 
     (producer,) = read_books(store, "w1").producers
-    assert (producer.produced, str(producer.stored), str(producer.spooled)) == (40, "1-10", "11-30, 33-35, 37-38")
+    assert (producer.produced, str(producer.stored), str(producer.spooled)) == (
+        40,
+        "1-10",
+        "11-30, 33-35, 37-38",
+    )
     assert (str(producer.dropped), str(producer.missing)) == ("31-32", "36, 39-40")
 
 

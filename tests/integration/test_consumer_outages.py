@@ -176,7 +176,11 @@ def test_the_spool_of_a_killed_consumer_is_brought_back_by_the_next_of_its_name(
         feeder = Feeder(client, namespace)
         for name in ("head-0", "head-1"):
             writer = SpoolWriter(
-                settings.spool_path, f"{name}.{feeder.producer_id}", ceiling_bytes=1 << 20, free_floor=0, hostname="h"
+                settings.spool_path,
+                f"{name}.{feeder.producer_id}",
+                ceiling_bytes=1 << 20,
+                free_floor=0,
+                hostname="h",
             )
             writer.write(feeder.tasks(10))
             writer.forget()
@@ -266,7 +270,9 @@ def test_redis_that_evicts_is_warned_about_with_the_fix(
 ) -> None:
     server = private_redis(config={"maxmemory-policy": "allkeys-lru"})
     with ExitStack() as stack:
-        make_consumers(plain_settings(server.url, mongo_url, "ns", tmp_path), slots, stack)().run_until_empty()
+        make_consumers(
+            plain_settings(server.url, mongo_url, "ns", tmp_path), slots, stack
+        )().run_until_empty()
 
     assert "CONFIG SET maxmemory-policy noeviction" in caplog.text
 
@@ -277,4 +283,3 @@ def test_a_broker_of_another_kind_is_refused_with_what_is_taken(url: str) -> Non
         Broker(url, connect_timeout_s=1)
 
     assert "secret" not in str(caught.value)
-

@@ -1,0 +1,117 @@
+"""What people read: durations, times, tables of any width; and what programs read."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from provd.cli import human, output
+from provd.cli.output import Column
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A local time zone that is not UTC."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (None, ""),
+        (0.0, "0s"),
+        (4.2e-6, "4.2µs"),
+        (63e-6, "63µs"),
+        (0.0042, "4.2ms"),
+        (0.35, "350ms"),
+        (0.9999, "1.0s"),
+        (12.34, "12.3s"),
+        (59.96, "1m 00s"),
+        (185, "3m 05s"),
+        (7440, "2h 04m"),
+        (273_600, "3d 04h"),
+    ],
+)
+def test_durations_read_as_people_say_them(seconds: float | None, expected: str) -> None:
+    """Two or three digits that matter, and the unit."""
+    assert human.duration(seconds) == expected
+
+
+def test_times_are_local_and_leave_out_the_date_when_all_are_of_today(berlin: None) -> None:
+    """The column's form is one for all its rows."""
+    noon = datetime.now().astimezone().replace(hour=12, minute=30, second=15)
+    utc = noon.astimezone(timezone.utc)
+
+    assert human.moments([utc, None]) == ["12:30:15", ""]
+    assert human.moments([utc, utc - timedelta(days=800)])[0] == f"{noon:%Y-%m-%d} 12:30"
+
+
+def test_a_table_fits_the_width_and_keeps_what_must_not_be_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names give way; counts and statuses never do."""
+    monkeypatch.setenv("COLUMNS", "40")
+    columns = [Column("run", folds=True), Column("status", firm=True), Column("name")]
+
+    output.print_table(columns, [["r" * 30, "FINISHED", "n" * 50]])
+
+    printed = capsys.readouterr().out
+    assert max(len(line) for line in printed.splitlines()) <= 40
+    assert "FINISHED" in printed
+    assert "…" in printed
+    assert printed.count("r") - printed.splitlines()[0].count("r") == 30
+
+
+def test_a_table_that_cannot_fit_is_wider_rather_than_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal wraps it; nothing is lost."""
+    monkeypatch.setenv("COLUMNS", "10")
+
+    output.print_table([Column("a", firm=True), Column("b", firm=True)], [["x" * 12, "y" * 12]])
+
+    assert f"{'x' * 12} {'y' * 12}" in capsys.readouterr().out
+
+
+def test_a_table_away_from_a_terminal_has_no_colours_and_no_trailing_blanks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """So that it can be piped, compared and mailed."""
+    output.print_table([Column("a"), Column("status", styles=output.STATUS_STYLES)], [["x", "ERROR"]], title="t")
+
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert all(line == line.rstrip() for line in printed.splitlines())
+
+
+def test_text_of_records_is_neither_markup_nor_a_terminals_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """A record is data (G4), also on the screen."""
+    output.print_table([Column("a")], [["[bold]x[/bold] \x1b[31m\udc80 :smile:"]])
+
+    printed = capsys.readouterr().out
+    assert "[bold]x[/bold]" in printed
+    assert ":smile:" in printed
+    assert "\x1b" not in printed
+
+
+def test_json_has_iso_dates_and_tagged_values_on_one_line() -> None:
+    """What JSON cannot hold has the form that the spool and the export have."""
+    moment = datetime(2026, 11, 20, 14, 0, 0, 250_000, tzinfo=timezone.utc)
+
+    line = output.json_line({"at": moment, "deep": [{"at": (moment,)}], "raw": b"\x00", "nan": float("nan")})
+
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "at": "2026-11-20T14:00:00.250Z",
+        "deep": [{"at": ["2026-11-20T14:00:00.250Z"]}],
+        "raw": {"$binary": {"base64": "AA==", "subType": "00"}},
+        "nan": {"$numberDouble": "NaN"},
+    }
