@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from provd.cli.options import JsonOption, settings_file_of
+from provd.cli.options import BrokerOption, JsonOption, StoreOption, settings_file_of
 from provd.common import settings as common_settings
 from provd.common.errors import UsageError
 from provd.common.record import Record
@@ -20,14 +20,17 @@ _RESOLVED = ("broker_url", "store_url", "spool_dir", "data_dir")
 
 
 @app.command()
-def show(context: typer.Context, json: JsonOption = False) -> None:
+def show(
+    context: typer.Context, broker: BrokerOption = None, store: StoreOption = None, json: JsonOption = False
+) -> None:
     """Show every setting in force and where its value came from; passwords are masked."""
     from provd.cli import output
     from provd.cli.output import Column
 
     file = settings_file_of(context)
-    origins = common_settings.gather(settings_file=file)
-    settings = common_settings.load(settings_file=file)
+    overrides = {"broker_url": broker, "store_url": store}
+    origins = common_settings.gather(overrides=overrides, settings_file=file)
+    settings = common_settings.load(overrides=overrides, settings_file=file)
     entries = {key: _entry(settings, key, origins[key].source if key in origins else None) for key in KEYS}
     if json:
         output.print_json(entries)

@@ -76,6 +76,9 @@ def consume(
 
     with ExitStack() as stack:
         status = stack.enter_context(open_status())
+        # Before anything is started: a signal in between must not leave the embedded Redis behind.
+        wish = _WishToStop()
+        stack.enter_context(stopped_by_signals(wish))
         settings = load(overrides=overrides, settings_file=file)
         if embedded:
             overrides |= stack.enter_context(_embedded_services(settings))
@@ -84,11 +87,34 @@ def consume(
         consumer = stack.enter_context(
             Consumer.open(settings, workflow_ids=workflow_ids, on_progress=status.on_progress)
         )
-        stack.enter_context(stopped_by_signals(consumer.stop))
+        wish.reaches(consumer)
         complete = _run(consumer, grace_s=grace if exit_when_done else None, say=status.say)
         status.finish(consumer.progress)
     if not complete:
         raise typer.Exit(FAILED)
+
+
+class _WishToStop:
+    """What signals ask for; kept until there is a consumer that can be told."""
+
+    def __init__(self) -> None:
+        self._consumer: Consumer | None = None
+        self._waiting = False
+
+    def __call__(self) -> None:
+        """Stop the consumer; asked twice, end at once."""
+        if self._consumer is not None:
+            self._consumer.stop()
+        elif self._waiting:
+            raise KeyboardInterrupt
+        else:
+            self._waiting = True
+
+    def reaches(self, consumer: Consumer) -> None:
+        """There is one now."""
+        self._consumer = consumer
+        if self._waiting:
+            consumer.stop()
 
 
 def _run(consumer: Consumer, *, grace_s: float | None, say: Callable[[str], None]) -> bool:

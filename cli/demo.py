@@ -47,10 +47,14 @@ class Share:
 
 def demo(
     context: typer.Context,
-    workers: Annotated[int, typer.Option("--workers", min=4, max=64, help="Processes that share the sweep.")] = 4,
+    workers: Annotated[
+        int, typer.Option("--workers", min=4, max=64, help="Processes that share the sweep.")
+    ] = 4,
     folder: Annotated[
         Optional[Path],
-        typer.Option("--folder", metavar="DIR", help="Where the demo keeps its records; else `demo` in data_dir."),
+        typer.Option(
+            "--folder", metavar="DIR", help="Where the demo keeps its records; else `demo` in data_dir."
+        ),
     ] = None,
 ) -> None:
     """Run a hyper-parameter sweep on real data, capture it, and show what was captured.
@@ -103,7 +107,10 @@ def _consuming(environment: dict[str, str], log: Path) -> Iterator[None]:
     """`provd consume`, as on a head node: a process of its own, ended by SIGTERM."""
     with log.open("ab") as output:
         consumer = subprocess.Popen(
-            [sys.executable, "-m", "provd", "consume"], env=environment, stderr=output, stdin=subprocess.DEVNULL
+            [sys.executable, "-m", "provd", "consume"],
+            env=environment,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
         )
     try:
         yield
@@ -254,7 +261,9 @@ def _shares(store: Store, workflow_id: str) -> list[Share]:
         {"$group": {"_id": "$producer_id", "tasks": {"$sum": 1}, "seconds": {"$sum": "$duration"}}},
         {"$sort": {"_id": 1}},
     ]
-    producers = {record["producer_id"]: record for record in store.find(names.PRODUCERS, {"workflow_id": workflow_id})}
+    producers = {
+        record["producer_id"]: record for record in store.find(names.PRODUCERS, {"workflow_id": workflow_id})
+    }
     return [
         Share(row["_id"], producers.get(row["_id"], {}).get("pid", 0), row["tasks"], row["seconds"])
         for row in store.aggregate(names.TASKS, pipeline)
@@ -270,7 +279,9 @@ def _print_shares(shares: Sequence[Share]) -> None:
         output.Column("configurations", right=True, firm=True),
         output.Column("busy", right=True, firm=True),
     ]
-    rows = [[part.producer_id, str(part.pid), str(part.tasks), human.duration(part.seconds)] for part in shares]
+    rows = [
+        [part.producer_id, str(part.pid), str(part.tasks), human.duration(part.seconds)] for part in shares
+    ]
     output.print_table(columns, rows, title="Who did the work")
 
 
@@ -279,7 +290,9 @@ def _print_failures(store: Store, workflow_id: str) -> None:
 
     columns = [output.Column("status", firm=True, styles=output.STATUS_STYLES), output.Column("used", firm=True),
                output.Column("message", firm=True)]  # fmt: skip
-    failed = store.find(names.TASKS, {**_evaluations(workflow_id), "status": "ERROR"}, sort=[("started_at", 1)])
+    failed = store.find(
+        names.TASKS, {**_evaluations(workflow_id), "status": "ERROR"}, sort=[("started_at", 1)]
+    )
     rows = [[task["status"], human.pairs(task["used"]), task.get("stderr", "")] for task in failed]
     if not rows:
         raise NotFound("the task that fails on purpose is not in the store")

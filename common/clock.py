@@ -33,4 +33,5 @@ def from_datetime(moment: datetime) -> int:
 
 def to_iso(ms: int) -> str:
     """An instant as ISO 8601 with milliseconds, such as `2026-11-20T14:03:00.250Z`."""
-    return to_datetime(ms).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    moment = to_datetime(ms)
+    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"

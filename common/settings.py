@@ -14,14 +14,12 @@ A value is taken from the first of these that has it:
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from provd.common.errors import InvalidId, SettingsError
 from provd.common.ids import check_id
@@ -120,7 +118,7 @@ class Settings:
     def spool_path(self) -> Path:
         """Where this process spools: the folder of a `file://` broker, else `spool_dir`, else inside `data_dir`."""
         if self.broker_url is not None and self.broker_url.startswith("file:"):
-            return Path(urlsplit(self.broker_url).path).absolute()
+            return Path(self.broker_url.removeprefix("file://")).absolute()
         return Path(os.path.expanduser(self.spool_dir)).absolute() if self.spool_dir else self.data_path / "spool"
 
     @property
@@ -190,7 +188,7 @@ def load_leniently(environ: Mapping[str, str] | None = None) -> tuple[Settings, 
     wrong: list[SettingsError] = []
     values: dict[str, Any] = {}
     try:
-        origins = gather(environ=environ)
+        origins = gather(environ=environ, wrong=wrong)
     except SettingsError as error:
         return Settings(broker_url=""), [error]
     for key, origin in origins.items():
@@ -208,20 +206,24 @@ def gather(
     overrides: Mapping[str, object] | None = None,
     settings_file: str | os.PathLike[str] | None = None,
     environ: Mapping[str, str] | None = None,
+    wrong: list[SettingsError] | None = None,
 ) -> dict[str, Origin]:
-    """Every value that is given somewhere, by key, from the highest source that has it."""
+    """Every value that is given somewhere, by key, from the highest source that has it.
+
+    Raises `SettingsError` for a file that cannot be read, and for an unknown key, unless `wrong` collects those.
+    """
     environ = os.environ if environ is None else environ
     origins: dict[str, Origin] = {}
     file = settings_file or environ.get(PREFIX + "SETTINGS") or (LOCAL_FILE if os.path.exists(LOCAL_FILE) else None)
     if file:
         for key, value in _read_file(os.fspath(file)).items():
-            _check_known(str(key), f"in {file}")
-            origins[str(key)] = Origin(value, f"{file}: {key}")
+            if _is_known(str(key), f"in {file}", wrong):
+                origins[str(key)] = Origin(value, f"{file}: {key}")
     for name, text in environ.items():
         if name.startswith(PREFIX) and name not in _OTHER_VARIABLES:
             key = name[len(PREFIX) :].lower()
-            _check_known(key, f"in the environment ({name})")
-            origins[key] = Origin(text, name)
+            if _is_known(key, f"in the environment ({name})", wrong):
+                origins[key] = Origin(text, name)
     for key, value in (overrides or {}).items():
         if value is not None:
             origins[key] = Origin(value, "--" + key.replace("_url", "").replace("_", "-"))
@@ -259,12 +261,18 @@ def _read_file(file: str) -> dict[Any, Any]:
     return document
 
 
-def _check_known(key: str, where: str) -> None:
+def _is_known(key: str, where: str, wrong: list[SettingsError] | None) -> bool:
     if key in _FIELDS:
-        return
+        return True
+    import difflib
+
     near = difflib.get_close_matches(key, KEYS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "; `provd config show` lists them all"
-    raise SettingsError(f"unknown setting {key!r} {where}{hint}")
+    error = SettingsError(f"unknown setting {key!r} {where}{hint}")
+    if wrong is None:
+        raise error
+    wrong.append(error)
+    return False
 
 
 def _convert(key: str, origin: Origin) -> Any:

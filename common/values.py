@@ -35,6 +35,8 @@ _INT64_MAX = (1 << 63) - 1
 #: Types whose subclasses are recorded as the type itself.
 _BASES: tuple[Any, ...] = (bool, int, float, str, bytes, dict, list, tuple)
 
+_TAGS = frozenset({"~int", "~str", "~map"})
+
 _PLAIN = frozenset({type(None), bool, float, bytes, datetime})
 
 
@@ -64,21 +66,27 @@ def _to_portable_subclass(value: Any) -> Any:
 
 
 def from_portable(value: Any) -> Any:
-    """Undo `to_portable`."""
+    """Undo `to_portable`; raises `ValueError` for a tag with a body that we never write."""
     kind = type(value)
     if kind is dict:
         if len(value) == 1:
             ((key, item),) = value.items()
-            if key == "~int":
-                return int(item, 16)
-            if key == "~str":
-                return bytes(item).decode("utf-8", "surrogatepass")
-            if key == "~map":
-                return {as_key(from_portable(pair[0])): from_portable(pair[1]) for pair in item}
+            if key in _TAGS:
+                return _from_tag(key, item)
         return {key: from_portable(item) for key, item in value.items()}
     if kind is list:
         return [from_portable(item) for item in value]
     return value
+
+
+def _from_tag(tag: str, body: Any) -> Any:
+    if tag == "~int" and type(body) is str:
+        return int(body, 16)
+    if tag == "~str" and isinstance(body, bytes):
+        return body.decode("utf-8", "surrogatepass")
+    if tag == "~map" and type(body) is list:
+        return {as_key(from_portable(pair[0])): from_portable(pair[1]) for pair in body}
+    raise ValueError(f"the tag {tag} with a {type(body).__name__} in it")
 
 
 def to_json(value: Any) -> str:

@@ -40,7 +40,6 @@ import msgpack
 from provd.common import ids
 from provd.common.errors import FrameError, NewerSchema
 from provd.common.record import RANKS, SCHEMA_VERSION, STATUSES, Kind, Message, Record
-from provd.common.values import as_key
 
 _CRC = struct.Struct("<I")
 _SECTION = struct.Struct("<II")
@@ -48,8 +47,11 @@ _SECTION = struct.Struct("<II")
 _EXT_INT = 1
 _EXT_MAP = 2
 
+#: Bytes a packer for one value begins with; msgpack's own 256 KiB cost more than the packing.
+_SMALL = 1024
+
 #: msgpack reads and writes these as they are; everything else goes through `pack_foreign`.
-_UNPACK_ERRORS = (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError)
+_UNPACK_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +130,17 @@ def new_packer() -> msgpack.Packer:
 
 def pack(value: Any) -> bytes:
     """Pack one value; raises `TypeError` for what is not a value of a record."""
-    return new_packer().pack(value)  # type: ignore[no-any-return]
+    return msgpack.packb(  # type: ignore[no-any-return]
+        value, default=pack_foreign, datetime=True, unicode_errors="surrogatepass", buf_size=_SMALL
+    )
 
 
 def _unpack_extension(code: int, data: bytes) -> Any:
     if code == _EXT_INT:
         return int(data, 16)
     if code == _EXT_MAP:
+        from provd.common.values import as_key  # rare, and `values` would bring `json` into every producer's start
+
         return {as_key(pair[0]): pair[1] for pair in unpack(data)}
     raise ValueError(f"unknown extension type {code}")
 

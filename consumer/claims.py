@@ -27,6 +27,8 @@ _LOOKS = 4
 #: Longest pause between two looks, in seconds.
 _LONGEST_PAUSE_S = 15.0
 
+_START = b"0-0"
+
 #: Ids in one XCLAIM.
 _IDS = 1000
 
@@ -44,6 +46,8 @@ class Claims:
         self._idle_ms = int(claim_after_s * 1000)
         self._pause_s = min(claim_after_s / _LOOKS, _LONGEST_PAUSE_S)
         self._due = 0.0
+        #: Where the last look at a stream's pending frames ended: a look covers a thousand or so.
+        self._cursors: dict[str, bytes] = {}
 
     def look(self) -> int:
         """If it is time, take over what is abandoned; returns how many frames. Nothing may be in hand."""
@@ -52,18 +56,25 @@ class Claims:
         self._due = clock.monotonic() + self._pause_s
         self._registry.refresh()
         streams = self._registry.streams
-        replies = self._broker.run([
-            ("XAUTOCLAIM", stream, names.GROUP, self._consumer, self._idle_ms, "0-0", "COUNT", _CLAIM_FRAMES, "JUSTID")
-            for stream in streams
-        ])  # fmt: skip
+        replies = self._broker.run([self._command(stream) for stream in streams])
+        self._cursors.clear()
         taken = 0
         for stream, reply in zip(streams, replies, strict=True):
             # An error reply (the stream is gone, or has lost its group) is found by the next reading too.
-            ids = reply[1] if isinstance(reply, list) else ()
-            if ids:
+            if not isinstance(reply, list):
+                continue
+            if reply[0] != _START:
+                self._cursors[stream] = reply[0]
+            if reply[1]:
                 self._streams.rewind(stream)
-            taken += len(ids)
+            taken += len(reply[1])
         return taken
+
+    def _command(self, stream: str) -> tuple[object, ...]:
+        start = self._cursors.get(stream, _START)
+        return (
+            "XAUTOCLAIM", stream, names.GROUP, self._consumer, self._idle_ms, start, "COUNT", _CLAIM_FRAMES, "JUSTID",
+        )  # fmt: skip
 
     def release(self, entries: Iterable[Entry]) -> None:
         """Let go of frames that were read and not written: anyone may claim them at once."""

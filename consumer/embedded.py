@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from provd.common import clock
 from provd.common.errors import BrokerUnavailable, MissingExtra
@@ -104,7 +106,9 @@ class EmbeddedRedis:
             yield
 
     def _client(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self._socket), protocol=2, socket_timeout=10)
+        return redis.Redis(
+            unix_socket_path=str(self._socket), protocol=2, socket_timeout=10, retry=Retry(NoBackoff(), 0)
+        )
 
     def _answers(self) -> bool:
         try:

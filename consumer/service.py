@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 
 from provd.common.settings import Settings
@@ -111,18 +112,23 @@ class Consumer:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Consumer:
         """Assemble from settings; no service need answer yet. Raises `SettingsError`, `MissingExtra`, `UnsafeStore`."""
-        broker = Broker(settings.resolved_broker_url(), connect_timeout_s=settings.connect_timeout_s)
-        store = open_store(settings.resolved_store_url())
-        identity = Identity()
-        log.info("consumer started: name=%s broker=%s store=%s", identity.name, broker.url, store.url)
-        return cls(
-            settings,
-            broker=broker,
-            store=store,
-            identity=identity,
-            workflow_ids=workflow_ids,
-            on_progress=on_progress,
-        )
+        with ExitStack() as opened:
+            broker = Broker(settings.resolved_broker_url(), connect_timeout_s=settings.connect_timeout_s)
+            opened.callback(broker.close)
+            store = open_store(settings.resolved_store_url())
+            opened.callback(store.close)
+            identity = opened.enter_context(Identity())
+            consumer = cls(
+                settings,
+                broker=broker,
+                store=store,
+                identity=identity,
+                workflow_ids=workflow_ids,
+                on_progress=on_progress,
+            )
+            opened.pop_all()
+        log.info("consumer started: name=%s broker=%s store=%s", consumer.name, broker.url, store.url)
+        return consumer
 
     @property
     def progress(self) -> Progress:

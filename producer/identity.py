@@ -79,11 +79,13 @@ def read_identity(environ: Mapping[str, str] | None = None) -> Identity:
 
 
 def _user(environ: Mapping[str, str]) -> str | None:
-    return environ.get("USER") or environ.get("LOGNAME") or str(os.getuid())
+    return environ.get("USER") or environ.get("LOGNAME") or environ.get("SLURM_JOB_USER") or str(os.getuid())
 
 
 def _rank(environ: Mapping[str, str]) -> tuple[int | None, int | None]:
     for rank_variable, size_variable in _RANK_VARIABLES:
+        if rank_variable == "SLURM_PROCID" and "SLURM_STEP_ID" not in environ:
+            continue  # a batch script: Slurm calls it rank 0 of all, and starts no others
         rank = _number(environ.get(rank_variable))
         if rank is not None:
             size = _number(environ.get(size_variable))
@@ -118,7 +120,8 @@ def automatic_id(environ: Mapping[str, str] | None = None) -> AutomaticId | None
     """The id for `--workflow-id auto`, or None outside of a scheduler's job.
 
     It is made of the cluster, the job, its array index, step and restart, and, where the scheduler tells it, the
-    job's start, because job numbers wrap. A requeue is a new attempt with the one before as predecessor.
+    job's start, because job numbers wrap. A requeue is a new attempt with the one before as predecessor; when that
+    one started is not known here, so its id without the start stands for it, which is a prefix of it.
     """
     job = read_scheduler(os.environ if environ is None else environ)
     if not job:

@@ -13,16 +13,19 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from provd.common import ids
 from provd.common.settings import Settings, load_leniently
-from provd.common.spool import SpoolWriter
 from provd.producer.channel import Channel
 from provd.producer.framing import Limits
 from provd.producer.identity import Identity, read_identity
 from provd.producer.outcome import outcome_of
 from provd.producer.sender import Sender
 from provd.producer.warning import warn_once
+
+if TYPE_CHECKING:
+    from provd.common.spool import SpoolWriter
 
 #: `multiprocessing` runs finalizers of higher priority first; ours follows those of queues and managers.
 _FINALIZE_PRIORITY = -100
@@ -75,6 +78,8 @@ class Producer:
             return self._sender
 
     def _spool(self) -> SpoolWriter:
+        from provd.common.spool import SpoolWriter
+
         return SpoolWriter(
             self.settings.spool_path,
             self.id,

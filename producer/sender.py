@@ -11,20 +11,23 @@
 
 from __future__ import annotations
 
-import random
+import os
 import threading
 from collections import deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from provd.common import clock, wire
 from provd.common.errors import BrokerUnavailable, SpoolError
 from provd.common.ranges import Ranges
 from provd.common.settings import Settings
-from provd.common.spool import SpoolWriter
 from provd.producer.broker import Broker
 from provd.producer.channel import Channel
 from provd.producer.framing import CutFrame
 from provd.producer.warning import warn_once
+
+if TYPE_CHECKING:
+    from provd.common.spool import SpoolWriter
 
 #: Seconds before Redis is tried again after it failed, doubled each time up to the second figure, and jittered.
 _RETRY_S = (0.5, 10.0)
@@ -133,7 +136,7 @@ class Sender:
             self.asleep = False
         self._bell.clear()
         if self._has_news():
-            self._hurry.wait(self._settings.flush_interval_s * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+            self._hurry.wait(self._settings.flush_interval_s * _jitter(0.75, 1.25))
         self._hurry.clear()
 
     def _has_news(self) -> bool:
@@ -221,7 +224,7 @@ class Sender:
             " `provd replay` brings them in",
         )
         self._broker = None
-        self._retry_at = clock.monotonic() + self._retry_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        self._retry_at = clock.monotonic() + self._retry_s * _jitter(0.5, 1.5)
         self._retry_s = min(2 * self._retry_s, _RETRY_S[1])
 
     def _beat(self) -> None:
@@ -262,3 +265,8 @@ class Sender:
             warn_once("spool-sync", f"spool: {error.strerror}")
 
 
+
+
+def _jitter(low: float, high: float) -> float:
+    """A random factor, so that ten thousand ranks do not call at once. Importing `random` would read eight modules."""
+    return low + (high - low) * int.from_bytes(os.urandom(2), "big") / 65_535

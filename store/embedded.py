@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from provd.common import names, values
-from provd.common.errors import StoreUnavailable
+from provd.common.errors import StoreError, StoreUnavailable
 from provd.common.ranges import Ranges
 from provd.common.record import LENT_FIELDS, Message, Record, from_document, merge, merge_key, to_document
 from provd.store import documents, filters, sqlite_file
@@ -133,7 +133,7 @@ class EmbeddedStore:
             with transaction(connection):
                 for document in new:
                     known = _load(connection, names.BEATS, [document["_id"]]).get(document["_id"])
-                    if known is None or known["beat_at"] <= document["beat_at"]:
+                    if not known or known["beat_at"] <= document["beat_at"]:
                         connection.execute(_insert(names.BEATS, "OR REPLACE"), _row(names.BEATS, document))
 
     # --- the ledger --------------------------------------------------------------------------------------------
@@ -211,9 +211,8 @@ class EmbeddedStore:
         if not sql.exact:
             return sum(1 for _ in self._select(collection, sql, test))
         with translated(self.url, reading=True), closing(self._connect()) as connection:
-            (total,) = connection.execute(
-                f"SELECT count(*) FROM {collection}{sql.where}", sql.parameters
-            ).fetchone()  # noqa: S608
+            query = f"SELECT count(*) FROM {collection}{sql.where}"  # noqa: S608
+            (total,) = connection.execute(query, sql.parameters).fetchone()
         return int(total)
 
     def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> Iterator[Record]:
@@ -252,7 +251,10 @@ def _deferred_sort(found: Iterator[Record], order: Sequence[tuple[str, int]], li
 
 def _decode(text: str) -> Record:
     """The document in portable form, which is what filters see, as in MongoDB."""
-    document: Record = values.from_json(text)
+    try:
+        document: Record = values.from_json(text)
+    except ValueError as error:
+        raise StoreError(f"a stored document cannot be read: {error}") from error
     return values.to_portable(document) if _TAG in text else document
 
 
@@ -272,7 +274,10 @@ def _load(connection: sqlite3.Connection, collection: str, ids: Sequence[str]) -
         part = ids[start : start + _IDS_AT_ONCE]
         query = f"SELECT _id, document FROM {collection} WHERE _id IN ({', '.join('?' * len(part))})"  # noqa: S608
         for record_id, text in connection.execute(query, part):
-            found[record_id] = values.from_json(text)
+            try:
+                found[record_id] = values.from_json(text)
+            except ValueError:
+                found[record_id] = {}  # unreadable: nothing may be merged into it
     return found
 
 
@@ -301,7 +306,10 @@ def _merge_all(
     for record_id, message, record in batch:
         old = known.get(record_id)
         if old is not None and old.get("workflow_id") != message.workflow_id:
-            refusals.append(Refusal(message, "its id belongs to a record of another workflow"))
+            reason = (
+                "its id belongs to a record of another workflow" if old else "its document cannot be read"
+            )
+            refusals.append(Refusal(message, reason))
             continue
         new = record if old is None else merge(old, record)
         if old is not None and _same(old, new):

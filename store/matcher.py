@@ -280,7 +280,8 @@ def _has_element(operand: Any) -> Predicate:
         return lambda value: isinstance(value, list) and any(element(item) for item in value)
     inner = matcher(operand)
     return lambda value: (
-        isinstance(value, list) and any(inner(_as_document(item)) for item in value if isinstance(item, (dict, list)))
+        isinstance(value, list)
+        and any(inner(_as_document(item)) for item in value if isinstance(item, (dict, list)))
     )
 
 

@@ -152,7 +152,7 @@ def finished_run(
     owner = ProducerBuilder(workflow_id, f"p-{workflow_id}", campaign_id, started_at=started_at).open()
     owner.workflow(Status.RUNNING, name=name)
     for number in range(4):
-        owner.task(after_ms=number * 100, duration=0.1 * (number + 1))
+        owner.task(after_ms=number * 100, duration=(number + 1) / 10)
     for number in range(failing):
         error = f"ValueError: loss is nan at {number}" if number > 1 else "ValueError: loss is nan"
         text = f'Traceback (most recent call last):\n  File "train.py", line 7, in train\n{error}\n'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from provd.common.record import Kind, Message, producer_record_id
+from provd.common.record import Kind, Message, Record, producer_record_id
 
 #: 2023-11-14T22:13:20Z in UTC milliseconds.
 START_MS = 1_700_000_000_000
@@ -44,3 +44,8 @@ def producer_message(seq: int = 1, *, producer: str = "p1", workflow: str = "w1"
     message = Message(Kind.PRODUCER, producer, workflow, seq, record)
     assert message.record_id == producer_record_id(producer, workflow)
     return message
+
+
+def without(document: Record, *names: str) -> Record:
+    """The document less some fields."""
+    return {name: value for name, value in document.items() if name not in names}

@@ -72,9 +72,7 @@ def _messages() -> list[Message]:
 
 
 @pytest.fixture(scope="module")
-def asked(
-    mongo_server_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Any:
+def asked(mongo_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Both stores with the same records, only read from here on."""
     base = mongo_server_url.rstrip("/")
     stores = (
@@ -168,7 +166,17 @@ _OPERANDS: list[Any] = [
     None, 0, 1, 1.0, 2, 3, -5, 2.5, True, False, "", "a", "b", "é漢字", [], [1, 2, 3], [1, 2], [3], ["a", None], {},
     {"k": 1, "v": 2}, {"v": 2, "k": 1}, {"k": 1}, b"by", b"zz", _MOMENT, 2**40, 2**70, math.nan, math.inf, -math.inf,
 ]  # fmt: skip
-_PATHS = ["used.x", "used.x.k", "used.x.v", "used.x.0", "used.x.1", "used.x.0.k", "used.x.k.v", "used.y", "used.x.z.q"]
+_PATHS = [
+    "used.x",
+    "used.x.k",
+    "used.x.v",
+    "used.x.0",
+    "used.x.1",
+    "used.x.0.k",
+    "used.x.k.v",
+    "used.y",
+    "used.x.z.q",
+]
 
 
 def _found(store: Store, query: dict[str, Any]) -> list[str]:
@@ -212,13 +220,20 @@ _CONDITIONS = st.one_of(
 _QUERIES = st.recursive(
     st.dictionaries(st.sampled_from([*_PATHS, "tags", "used"]), _CONDITIONS, min_size=1, max_size=2),
     lambda inner: st.builds(
-        lambda name, parts: {name: parts}, st.sampled_from(["$and", "$or", "$nor"]), st.lists(inner, min_size=1, max_size=2)
+        lambda name, parts: {name: parts},
+        st.sampled_from(["$and", "$or", "$nor"]),
+        st.lists(inner, min_size=1, max_size=2),
     ),
     max_leaves=3,
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
 @given(query=_QUERIES)
 def test_any_filter_of_the_subset_finds_the_same_in_both_stores(
     asked: tuple[Store, Store], query: dict[str, Any]
@@ -229,8 +244,13 @@ def test_any_filter_of_the_subset_finds_the_same_in_both_stores(
 
 
 @pytest.mark.parametrize("direction", [1, -1])
-@pytest.mark.parametrize("field", ["activity_id", "started_at", "seq", "_id", "status", "used.x", "used.x.k", "used.x.0", "tags", "used"])
-def test_a_sort_gives_the_same_order_in_both_stores(asked: tuple[Store, Store], field: str, direction: int) -> None:
+@pytest.mark.parametrize(
+    "field",
+    ["activity_id", "started_at", "seq", "_id", "status", "used.x", "used.x.k", "used.x.0", "tags", "used"],
+)
+def test_a_sort_gives_the_same_order_in_both_stores(
+    asked: tuple[Store, Store], field: str, direction: int
+) -> None:
     mongo, embedded = asked
     order = [(field, direction), ("seq", 1)] if field != "seq" else [("seq", direction)]
 
@@ -241,7 +261,19 @@ def test_a_sort_gives_the_same_order_in_both_stores(asked: tuple[Store, Store], 
     assert first == [found["seq"] for found in mongo.find("tasks", {"seq": {"$lt": 50}}, sort=order, limit=7)]
 
 
-@pytest.mark.parametrize("fields", [["used"], ["used.x.k", "used"], ["used.x.k"], ["used.x.k.v.z", "status"], ["tags.0"], ["used.y", "started_at"], []], ids=repr)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["used"],
+        ["used.x.k", "used"],
+        ["used.x.k"],
+        ["used.x.k.v.z", "status"],
+        ["tags.0"],
+        ["used.y", "started_at"],
+        [],
+    ],
+    ids=repr,
+)
 def test_a_projection_keeps_the_same_in_both_stores(asked: tuple[Store, Store], fields: list[str]) -> None:
     mongo, embedded = asked
     query = {"seq": {"$nin": [9]}}  # NaN does not equal itself
@@ -300,7 +332,9 @@ def _comparable(document: dict[str, Any]) -> str:
     ],
     ids=repr,
 )  # fmt: skip
-def test_an_operator_outside_the_subset_is_named(asked: tuple[Store, Store], query: dict[str, Any], named: str) -> None:
+def test_an_operator_outside_the_subset_is_named(
+    asked: tuple[Store, Store], query: dict[str, Any], named: str
+) -> None:
     _, embedded = asked
 
     with pytest.raises(UnsupportedQuery, match=rf"\{named}"):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
-from functools import reduce
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -16,11 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provd.common.errors import StoreUnavailable, UnsupportedQuery
-from provd.common.ranges import Ranges
-from provd.common.record import Message, Record, merge, to_document
-from provd.store.interface import Beat, Quarantined, Store, Stored
+from provd.common.record import Message, Record, to_document
+from provd.store.interface import Store
 from provd.store.open import open_store
-from tests.contract.messages import START_MS, producer_message, task, workflow_message
+from tests.contract.messages import START_MS, producer_message, task, without, workflow_message
 
 NOW_MS = START_MS + 1_000_000
 
@@ -69,10 +65,6 @@ ODD_VALUES = {
 def stored_task(store: Store, message: Message) -> Record:
     (found,) = store.find("tasks", {"task_id": message.record["task_id"]})
     return found
-
-
-def without(document: Record, *names: str) -> Record:
-    return {name: value for name, value in document.items() if name not in names}
 
 
 class TestWriting:
@@ -159,135 +151,12 @@ class TestWriting:
         assert found["filled"] == {"submitted_at": [0, "p1", 1], "started_at": [1, "p1", 2]}
 
 
-_SUBMITTED = {"status": "SUBMITTED", "submitted_at": START_MS, "started_at": None, "ended_at": None}
-_SET = [
-    task(1, number=1, **_SUBMITTED),
-    task(2, number=1, producer="p2", status="RUNNING", started_at=START_MS + 7, ended_at=None),
-    task(
-        2,
-        number=1,
-        producer="p0",
-        status="RUNNING",
-        started_at=None,
-        submitted_at=START_MS + 3,
-        ended_at=None,
-    ),
-    task(1, number=1, producer="p3", status="FINISHED", started_at=None),
-    task(9, number=1, producer="p1", status="FINISHED", started_at=START_MS + 9, announced=True),
-    task(4, number=1, producer="p1", status=None, started_at=START_MS + 1, submitted_at=START_MS + 2),
-    task(5, number=1, producer="p9", status="ERROR", started_at=None, ended_at=None),
-]
-
-
-def merged(messages: Sequence[Message]) -> Record:
-    records = [without(message.record, "announced") for message in messages]
-    return to_document(reduce(merge, records))
-
-
-class TestMerging:
-    """A document is the merge of the messages about it, whatever their order, repetition and batches."""
-
-    @pytest.mark.parametrize("size", [2, 3])
-    def test_every_order_of_a_few_messages_gives_one_document(self, store: Store, size: int) -> None:
-        orders = [
-            order for chosen in itertools.combinations(_SET, size) for order in itertools.permutations(chosen)
-        ]
-
-        for number, order in enumerate(orders):
-            for message in order:
-                store.write([_renamed(message, f"w{number}")], received_at=NOW_MS)
-
-        for number, order in enumerate(orders):
-            (found,) = store.find("tasks", {"workflow_id": f"w{number}"})
-            expected = merged([_renamed(message, f"w{number}") for message in order])
-            assert without(found, "received_at") == expected
-
-    @settings(
-        max_examples=60,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
-        derandomize=True,
-    )
-    @given(batches=st.lists(st.lists(st.sampled_from(_SET), max_size=5), min_size=1, max_size=5).filter(any))
-    def test_any_batches_give_the_merge_of_the_set(self, store: Store, batches: list[list[Message]]) -> None:
-        workflow = f"w-{next(_fresh)}"
-        renamed = [[_renamed(message, workflow) for message in batch] for batch in batches]
-
-        counted = 0
-        for batch in renamed:
-            written = store.write(batch, received_at=NOW_MS)
-            assert written.refused == ()
-            counted += written.stored + written.duplicates
-
-        everything = [message for batch in renamed for message in batch]
-        (found,) = store.find("tasks", {"workflow_id": workflow})
-        assert counted == len(everything)
-        assert without(found, "received_at") == merged(everything)
-
-    def test_workflows_and_producers_merge_by_the_same_rule(self, store: Store) -> None:
-        messages = [
-            workflow_message(1, status="RUNNING", name="sweep", started_at=START_MS),
-            workflow_message(1, producer="p2", status="SUBMITTED", name="sweep"),
-            workflow_message(9, status="FINISHED", name="sweep", ended_at=START_MS + 9),
-        ]
-
-        for order in itertools.permutations(messages):
-            workflow = f"w-{next(_fresh)}"
-            store.write([_renamed(message, workflow) for message in order], received_at=NOW_MS)
-
-            (found,) = store.find("workflows", {"workflow_id": workflow})
-            assert without(found, "received_at") == merged([_renamed(message, workflow) for message in order])
-
-    def test_writers_at_once_lose_nothing(self, store_url: str, store: Store) -> None:
-        """Four writers, each with a store of its own, write overlapping batches of the same messages."""
-        messages = [
-            message
-            for number in range(100)
-            for message in (
-                task(3 * number + 1, number=number, status="RUNNING", ended_at=None),
-                task(3 * number + 2, number=number, status="FINISHED", started_at=None, announced=True),
-                task(3 * number + 3, number=number + 1000),
-            )
-        ]
-
-        def write_all(seed: int) -> int:
-            mine = random.Random(seed).sample(messages, len(messages))
-            one = open_store(store_url, timeout_s=30.0)
-            try:
-                done = [
-                    one.write(mine[start : start + 30], received_at=NOW_MS) for start in range(0, 300, 30)
-                ]
-            finally:
-                one.close()
-            assert not any(written.refused for written in done)
-            return sum(written.stored + written.duplicates for written in done)
-
-        with ThreadPoolExecutor(4) as pool:
-            counted = list(pool.map(write_all, range(4)))
-
-        assert counted == [300] * 4
-        found = {
-            document["task_id"]: without(document, "received_at") for document in store.find("tasks", {})
-        }
-        expected: dict[str, list[Message]] = {}
-        for message in messages:
-            expected.setdefault(message.record["task_id"], []).append(message)
-        assert found == {task_id: merged(about) for task_id, about in expected.items()}
-
-
-def _renamed(message: Message, workflow: str) -> Message:
-    record = {**message.record, "workflow_id": workflow}
-    if "task_id" in record:
-        record["task_id"] = f"{workflow}-00000001"
-    return Message(message.kind, message.producer_id, workflow, message.seq, record)
-
-
 class TestValues:
     """Values are data: nothing in a record is evaluated, and what was written reads back equal."""
 
     @pytest.mark.parametrize("path", ["inserted", "merged over", "merged under"])
     def test_odd_values_come_back_equal(self, store: Store, path: str) -> None:
-        announced = {"announced": True} if path != "inserted" else {}
+        announced: dict[str, Any] = {"announced": True} if path != "inserted" else {}
         message = task(
             2, number=1, used=dict(ODD_VALUES), generated={"x": list(ODD_VALUES.values())}, **announced
         )
@@ -421,97 +290,6 @@ class TestRefusals:
         assert found["workflow_id"] == "w1"
 
 
-class TestBooks:
-    """Ledger, beats and quarantine."""
-
-    def test_the_ledger_is_idempotent_and_compacting_it_says_the_same(self, store: Store) -> None:
-        ranges = [
-            Stored("p1", "w1", 1, 10),
-            Stored("p1", "w1", 11, 20),
-            Stored("p1", "w1", 5, 15),
-            Stored("p1", "w1", 30, 30),
-            Stored("p2", "w1", 1, 3),
-            Stored("p1", "w2", 1, 1),
-        ]
-        store.add_stored(ranges)
-        store.add_stored(ranges)
-        expected = {"p1": Ranges(((1, 20), (30, 30))), "p2": Ranges(((1, 3),))}
-
-        assert store.stored_ranges("w1") == expected
-        store.compact_ledger("w1")
-        store.compact_ledger("w1")
-        store.add_stored(ranges[:2])
-
-        assert store.stored_ranges("w1") == expected
-        assert store.stored_ranges("w2") == {"p1": Ranges(((1, 1),))}
-        assert store.stored_ranges("none") == {}
-        store.compact_ledger("w1")
-        assert store.count("ledger", {"workflow_id": "w1"}) == 3
-
-    def test_a_reader_never_sees_less_while_the_ledger_is_compacted(
-        self, store_url: str, store: Store
-    ) -> None:
-        """A thread reads all the time while parts are added and compacted; what was there once stays."""
-
-        def compact_all() -> None:
-            for start in range(1, 2000, 40):
-                store.add_stored(
-                    [Stored("p1", "w1", first, first + 1) for first in range(start, start + 40, 2)]
-                )
-                store.compact_ledger("w1")
-
-        reader = open_store(store_url)
-        seen = [0]
-        with ThreadPoolExecutor(1) as pool:
-            compacting = pool.submit(compact_all)
-            while not compacting.done():
-                seen.append(len(reader.stored_ranges("w1").get("p1", Ranges())))
-            compacting.result()
-        reader.close()
-
-        assert seen == sorted(seen)
-        assert store.stored_ranges("w1") == {"p1": Ranges(((1, 2000),))}
-
-    def test_the_latest_beat_is_kept(self, store: Store) -> None:
-        def beat(at: int, sent: int) -> Beat:
-            return Beat("p1", "w1", at, sent, 1, 1, Ranges(((3, 4),)), Ranges())
-
-        store.put_beats([beat(START_MS + 5, 50)])
-        store.put_beats([beat(START_MS, 10), beat(START_MS + 9, 90), beat(START_MS + 7, 70)])
-        store.put_beats([])
-
-        (found,) = store.find("beats", {"workflow_id": "w1"})
-        assert found == {
-            "producer_id": "p1",
-            "workflow_id": "w1",
-            "beat_at": datetime.fromtimestamp(START_MS // 1000, timezone.utc) + timedelta(milliseconds=9),
-            "sent": 90,
-            "tasks_started": 1,
-            "tasks_ended": 1,
-            "spooled": [[3, 4]],
-            "dropped": [],
-        }
-
-    def test_the_same_piece_is_quarantined_once(self, store: Store) -> None:
-        piece = Quarantined("damaged: \udcff", b"\x00$raw", "stream", "1-1", "p1", "w1", 3, 4)
-
-        store.add_quarantined([piece, piece])
-        store.add_quarantined([piece, Quarantined("damaged", b"\x00$raw", "stream", "1-2")])
-
-        (found,) = store.find("quarantine", {"workflow_id": "w1"})
-        assert (found["raw"], found["reason"], found["first_seq"]) == (piece.raw, piece.reason, 3)
-        assert "_id" in found
-        assert store.count("quarantine", {}) == 2
-
-    def test_a_quarantined_piece_of_any_size_is_kept_whole(self, store: Store) -> None:
-        raw = bytes(range(256)) * (80 << 10)
-
-        store.add_quarantined([Quarantined("too large", raw, "stream", "1-1", "p1", "w1", 3, 4)])
-
-        parts = sorted(store.find("quarantine", {"workflow_id": "w1"}), key=lambda found: found["part"])
-        assert b"".join(part["raw"] for part in parts) == raw
-
-
 class TestReading:
     """Find, count, aggregate."""
 
@@ -539,7 +317,12 @@ class TestReading:
     def test_an_operator_that_runs_code_is_refused_by_name(self, store: Store, operator: str) -> None:
         store.write([task(1)], received_at=NOW_MS)
 
-        for query in ({operator: "true"}, {"$or": [{"status": {operator: "x"}}]}, {"$expr": {operator: {}}}):
+        queries: list[dict[str, Any]] = [
+            {operator: "true"},
+            {"$or": [{"status": {operator: "x"}}]},
+            {"$expr": {operator: {}}},
+        ]
+        for query in queries:
             with pytest.raises(UnsupportedQuery, match=rf"\{operator}"):
                 list(store.find("tasks", query))
             with pytest.raises(UnsupportedQuery, match=rf"\{operator}"):

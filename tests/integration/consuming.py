@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-
 from provd.common.settings import Settings
 from provd.consumer.broker import Broker
 from provd.consumer.identity import Identity

@@ -82,6 +82,16 @@ class Feeder:
             entries.append(self.send_raw(header, body))
         return entries
 
+    def send_garbled(self, messages: Sequence[Message]) -> bytes:
+        """Put one frame into the stream with one bit in its middle flipped; returns its body."""
+        header, body = wire.encode_messages(
+            messages, campaign_id=self.campaign_id, hostname="node1", pid=1, rank=None
+        )
+        middle = len(body) // 2
+        garbled = body[:middle] + bytes([body[middle] ^ 0x40]) + body[middle + 1 :]
+        self.send_raw(header, garbled)
+        return garbled
+
     def send_raw(self, header: bytes, body: bytes) -> bytes:
         """Put an entry into the stream, whatever it holds."""
         fields = {names.HEADER_FIELD: header, names.BODY_FIELD: body}

@@ -67,7 +67,11 @@ def test_tail_lists_runs_with_tasks_by_status_the_latest_first(store: Store, pro
 
     newer, older = lines_of(provd("runs", "tail", "--json"))
 
-    assert (newer["workflow_id"], newer["status"], newer["tasks"]) == ("newer", "DEGRADED", {"FINISHED": 4, "ERROR": 2})
+    assert (newer["workflow_id"], newer["status"], newer["tasks"]) == (
+        "newer",
+        "DEGRADED",
+        {"FINISHED": 4, "ERROR": 2},
+    )
     assert (older["workflow_id"], older["status"], older["tasks"]) == ("older", "FINISHED", {"FINISHED": 4})
     assert older["started_at"] == "2026-11-20T14:00:00.000Z"
     assert older["ended_at"] == "2026-11-20T14:00:12.340Z"
@@ -86,7 +90,9 @@ def test_tail_keeps_to_a_campaign_and_a_number(store: Store, provd: Provd) -> No
 
 def test_tail_derives_a_run_without_an_owner_from_its_producers(store: Store, provd: Provd) -> None:
     for rank in range(2):
-        part = ProducerBuilder("joined", f"p{rank}", rank=rank, world_size=2, started_at=START_MS + rank * 1000)
+        part = ProducerBuilder(
+            "joined", f"p{rank}", rank=rank, world_size=2, started_at=START_MS + rank * 1000
+        )
         part.open().workflow(Status.SUBMITTED, name="ddp").task()
         part.close(Status.FINISHED if rank else Status.ERROR).write(store)
 
@@ -319,10 +325,21 @@ def test_a_wide_table_of_tasks_shows_values_and_errors(
 
 def test_a_query_takes_filter_fields_sort_and_limit(store: Store, provd: Provd) -> None:
     finished_run(store)
-    filter = '{"used.lr": {"$lte": 0.1}, "started_at": {"$gte": {"$date": "2026-11-20T14:00:00.100Z"}}}'
+    wanted = '{"used.lr": {"$lte": 0.1}, "started_at": {"$gte": {"$date": "2026-11-20T14:00:00.100Z"}}}'
 
     found = lines_of(
-        provd("query", "tasks", filter, "--fields", "duration,used.lr", "--sort", "-duration", "-n", "2", "--json")
+        provd(
+            "query",
+            "tasks",
+            wanted,
+            "--fields",
+            "duration,used.lr",
+            "--sort",
+            "-duration",
+            "-n",
+            "2",
+            "--json",
+        )
     )
 
     assert [(task["duration"], task["used"]) for task in found] == [(0.4, {"lr": 0.1}), (0.3, {"lr": 0.1})]
@@ -331,7 +348,9 @@ def test_a_query_takes_filter_fields_sort_and_limit(store: Store, provd: Provd) 
 def test_a_query_shows_a_table_of_the_fields_asked_for(store: Store, provd: Provd) -> None:
     finished_run(store)
 
-    result = provd("query", "tasks", '{"activity_id": "train"}', "--fields", "used.lr,duration", "--sort", "duration")
+    result = provd(
+        "query", "tasks", '{"activity_id": "train"}', "--fields", "used.lr,duration", "--sort", "duration"
+    )
 
     assert [line.split() for line in result.stdout.splitlines()] == [
         ["used.lr", "duration"], ["0.1", "0.1"], ["0.1", "0.2"], ["0.1", "0.3"], ["0.1", "0.4"],

@@ -18,6 +18,7 @@ import redis
 from provd.common import names
 from provd.common.errors import SettingsError
 from provd.common.spool import SpoolWriter, spool_files
+from provd.common.settings import Settings
 from provd.consumer.broker import Broker
 from provd.consumer.identity import Identity
 from provd.consumer.service import Consumer
@@ -147,24 +148,27 @@ def test_a_filling_redis_is_drained_to_the_spool_and_the_spool_to_the_store(
         feeder = Feeder(client, "ns")
         feeder.send([feeder.hello(), *feeder.tasks(998)], frame=37)
         feeder.send_raw(b"ruined", b"body")
+        flawed = Feeder(client, "ns", "w2")
+        flawed.send_garbled(flawed.tasks(10))
         used = int(client.info("memory")["used_memory"])
         client.config_set("maxmemory", used)  # every write that needs memory is refused now
         consumer = make_consumers(settings, slots, stack)(drain_share=0.1)
         with running(consumer):
             wait_until(lambda: consumer.progress.spooled == 999)
             wait_until(lambda: feeder.length() == 1)
+            assert flawed.length() == 1
             assert client.hgetall(feeder.keys.spooled) == {feeder.producer_id.encode(): b"1-999"}
             assert len(spool_files([settings.spool_path], with_open=True)) == 1
 
             client.config_set("maxmemory", 0)
             mongo.start()
-            wait_until(lambda: store.count(names.TASKS, {}) == 998, 30)
+            wait_until(lambda: store.count(names.TASKS, {}) == 998 + 9, 30)
             feeder.send([feeder.goodbye()])
-            wait_until(lambda: feeder.length() == 0)
+            wait_until(lambda: feeder.length() + flawed.length() == 0)
 
         (producer,) = read_books(store, "w1").producers
         assert (str(producer.stored), producer.produced, producer.complete) == ("1-1000", 1000, True)
-        assert store.count(names.QUARANTINE, {}) == 1
+        assert store.count(names.QUARANTINE, {}) == 2
         assert spool_files([settings.spool_path], with_open=True) == []
 
 
@@ -239,30 +243,54 @@ class SlowStore:
         return self._store.write(*args, **named)
 
 
+def slow_consumer(settings: Settings, slots: Path, stack: ExitStack, *, seconds: float) -> Consumer:
+    slow_store: Any = SlowStore(open_store(settings.resolved_store_url()), seconds)
+    return stack.enter_context(
+        Consumer(
+            settings,
+            broker=Broker(settings.resolved_broker_url(), connect_timeout_s=1),
+            store=slow_store,
+            identity=Identity(slots, hostname="slow"),
+        )
+    )
+
+
 def test_frames_in_hand_are_renewed_while_a_write_takes_long(
     redis_url: str, mongo_url: str, namespace: str, tmp_path: Path, slots: Path
 ) -> None:
-    settings = plain_settings(redis_url, mongo_url, namespace, tmp_path)
+    settings = replace(plain_settings(redis_url, mongo_url, namespace, tmp_path), claim_after_s=0.8)
     with ExitStack() as stack, redis.Redis.from_url(redis_url) as client:
-        make = make_consumers(settings, slots, stack)
         feeder = Feeder(client, namespace)
         feeder.send(feeder.tasks(100), frame=10)
-        slow_store: Any = SlowStore(open_store(mongo_url), 2.0)
-        slow = stack.enter_context(
-            Consumer(
-                replace(settings, claim_after_s=0.8),
-                broker=Broker(redis_url, connect_timeout_s=1),
-                store=slow_store,
-                identity=Identity(slots, hostname="slow"),
-            )
-        )
-        quick = make(claim_after_s=0.8)
+        slow = slow_consumer(settings, slots, stack, seconds=2.0)
+        quick = make_consumers(settings, slots, stack)()
         with running(slow):
             wait_until(lambda: feeder.pending() == 10)
             with running(quick):
                 wait_until(lambda: feeder.length() == 0)
 
         assert (slow.progress.stored, quick.progress.received) == (100, 0)
+
+
+def test_an_acknowledgement_that_redis_did_not_hear_is_made_again(
+    private_redis: PrivateRedis, mongo_url: str, tmp_path: Path, slots: Path
+) -> None:
+    server = private_redis()
+    settings = plain_settings(server.url, mongo_url, "ns", tmp_path)
+    with ExitStack() as stack, opened_store(mongo_url) as store, server.client() as client:
+        feeder = Feeder(client, "ns")
+        feeder.send(feeder.tasks(10), frame=1)
+        consumer = slow_consumer(settings, slots, stack, seconds=1.0)
+        with running(consumer):
+            wait_until(lambda: feeder.pending() == 10)
+            server.stop()
+            wait_until(lambda: "waiting for Redis" in consumer.progress.state)
+            assert store.count(names.TASKS, {}) == 10
+
+            server.start()
+            wait_until(lambda: feeder.length() == 0)
+
+        assert store.count(names.TASKS, {}) == 10
 
 
 def test_redis_that_evicts_is_warned_about_with_the_fix(

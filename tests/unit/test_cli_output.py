@@ -85,14 +85,18 @@ def test_a_table_away_from_a_terminal_has_no_colours_and_no_trailing_blanks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """So that it can be piped, compared and mailed."""
-    output.print_table([Column("a"), Column("status", styles=output.STATUS_STYLES)], [["x", "ERROR"]], title="t")
+    output.print_table(
+        [Column("a"), Column("status", styles=output.STATUS_STYLES)], [["x", "ERROR"]], title="t"
+    )
 
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert all(line == line.rstrip() for line in printed.splitlines())
 
 
-def test_text_of_records_is_neither_markup_nor_a_terminals_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_of_records_is_neither_markup_nor_a_terminals_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """A record is data (G4), also on the screen."""
     output.print_table([Column("a")], [["[bold]x[/bold] \x1b[31m\udc80 :smile:"]])
 

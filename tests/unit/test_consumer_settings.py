@@ -14,6 +14,7 @@ from provd.consumer import settings
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PROVD_DATA_DIR", raising=False)
 
 
 def test_without_any_source_the_defaults_are_those_of_the_dataclass() -> None:

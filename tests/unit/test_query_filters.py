@@ -55,7 +55,11 @@ def test_what_is_no_filter_is_refused_with_its_text(text: str) -> None:
 
 def test_a_minus_sorts_falling() -> None:
     """Several fields with commas between."""
-    assert parse_sort("-generated.acc, started_at,+seq") == [("generated.acc", -1), ("started_at", 1), ("seq", 1)]
+    assert parse_sort("-generated.acc, started_at,+seq") == [
+        ("generated.acc", -1),
+        ("started_at", 1),
+        ("seq", 1),
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "a,,b", "--a", "-"])
@@ -91,4 +95,6 @@ def test_a_question_about_tasks_becomes_one_filter() -> None:
         "activity_id": "train",
         "status": "ERROR",
     }
-    assert TaskQuestion(statuses=("ERROR", "RUNNING")).to_filter() == {"status": {"$in": ["ERROR", "RUNNING"]}}
+    assert TaskQuestion(statuses=("ERROR", "RUNNING")).to_filter() == {
+        "status": {"$in": ["ERROR", "RUNNING"]}
+    }

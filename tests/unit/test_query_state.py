@@ -71,7 +71,9 @@ def test_a_run_without_an_owner_runs_while_one_producer_has_not_closed() -> None
         (["CANCELLED", "ERROR", "FINISHED"], "ERROR"),
     ],
 )
-def test_a_run_without_an_owner_ends_as_badly_as_its_worst_producer(endings: list[str], expected: str) -> None:
+def test_a_run_without_an_owner_ends_as_badly_as_its_worst_producer(
+    endings: list[str], expected: str
+) -> None:
     """One rank that was cancelled means that the run did not finish."""
     state = state_of({"status": "SUBMITTED"}, [ended(status) for status in endings])
 

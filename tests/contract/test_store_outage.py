@@ -1,0 +1,51 @@
+"""A MongoDB that is killed while it is written to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from provd.common.errors import StoreUnavailable
+from provd.store.open import open_store
+from tests.contract.messages import START_MS, task
+from tests.services.mongo_server import MongoServer
+
+
+def test_what_write_returned_for_survives_a_kill_of_the_server(
+    private_mongo: Callable[..., MongoServer],
+) -> None:
+    """Given a replica set, killed in the middle of batches; when it is back, every batch that returned is there."""
+    server = private_mongo(replica_set=True)
+    store = open_store(server.url, timeout_s=1.0)
+    store.migrate()
+    confirmed: list[int] = []
+    some_are = threading.Event()
+    outcome: list[BaseException] = []
+
+    def write_until_away() -> None:
+        try:
+            for number in range(1, 1_000_000, 50):
+                written = store.write([task(seq) for seq in range(number, number + 50)], received_at=START_MS)
+                assert (written.stored, written.refused) == (50, ())
+                confirmed.extend(range(number, number + 50))
+                if len(confirmed) >= 1000:
+                    some_are.set()
+        except (StoreUnavailable, AssertionError) as error:
+            outcome.append(error)
+
+    writer = threading.Thread(target=write_until_away)
+    writer.start()
+    assert some_are.wait(30)
+    server.kill()
+    writer.join(30)
+
+    server.start()
+    again = open_store(server.url, timeout_s=20.0)
+    found = {document["seq"] for document in again.find("tasks", {}, fields=["seq"])}
+    replayed = again.write([task(seq) for seq in confirmed], received_at=START_MS)
+    store.close()
+    again.close()
+
+    assert [type(error) for error in outcome] == [StoreUnavailable]
+    assert set(confirmed) <= found
+    assert replayed.duplicates == len(confirmed)
