@@ -53,7 +53,11 @@ def consume(
     metrics_port: Annotated[
         Optional[int],
         typer.Option(
-            "--metrics-port", min=1, max=65535, help="Serve Prometheus metrics on this loopback port."
+            "--metrics-port",
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="Serve Prometheus metrics on this loopback port.",
         ),
     ] = None,
     settings_file: SettingsOption = None,

@@ -131,7 +131,7 @@ def _sweep(store: Store, environment: dict[str, str], workers: int) -> str:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None  # noqa: S101 - for the type checker
+    assert process.stdout is not None
     workflow_id = process.stdout.readline().removeprefix("workflow ").strip()
     ended = threading.Event()
     reader = threading.Thread(target=_await, args=(process, ended), name="provd-demo")

@@ -180,8 +180,12 @@ def say_error(text: str) -> None:
 
 def printable(text: str) -> str:
     """The text without control characters (a record may hold a terminal's escape sequences) and lone surrogates."""
-    clean = "".join(char if (char >= " " and char != "\x7f") or char in "\n\t" else "\ufffd" for char in text)
+    clean = "".join("\ufffd" if _is_control(char) else char for char in text)
     return clean.encode("utf-8", "replace").decode("utf-8")
+
+
+def _is_control(char: str) -> bool:
+    return (char < " " and char not in "\n\t") or "\x7f" <= char <= "\x9f"
 
 
 def _with_iso(value: Any) -> Any:

@@ -37,7 +37,9 @@ def query(
         Optional[str],
         typer.Option("--sort", metavar="A,-B", help="Sort by these fields; a minus for falling."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many; 0 for all.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=0, help="How many; 0 for all.")
+    ] = 100,
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -18,7 +18,9 @@ _GAPS_SHOWN = 8
 @app.command()
 def tail(
     context: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many; 0 for all.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=0, help="How many; 0 for all.")
+    ] = 20,
     campaign_id: CampaignOption = None,
     store: StoreOption = None,
     json: JsonOption = False,

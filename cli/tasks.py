@@ -25,9 +25,16 @@ def tasks(
     ] = None,
     status: Annotated[
         Optional[list[str]],
-        typer.Option("--status", "-s", help="With this status, such as ERROR; repeat it for any of several."),
+        typer.Option(
+            "--status",
+            "-s",
+            metavar="STATUS",
+            help="With this status, such as ERROR; repeat it for any of several.",
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many; 0 for all.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=0, help="How many; 0 for all.")
+    ] = 50,
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -47,7 +47,8 @@ class Ranges:
         left: list[tuple[int, int]] = []
         others = iter(other.spans)
         hole = next(others, None)
-        for first, last in self.spans:
+        for span in self.spans:
+            first, last = span
             while hole is not None and hole[1] < first:
                 hole = next(others, None)
             while hole is not None and hole[0] <= last:

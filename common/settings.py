@@ -58,31 +58,44 @@ class Settings:
         " mongodb://localhost:27017/provd",
     )
     namespace: str = _setting("provd", "prefix of every Redis key; keeps two deployments on one Redis apart")
-    workflow_id: str | None = _setting(None, "the workflow to join; `auto` makes one id per scheduler job and step")
+    workflow_id: str | None = _setting(
+        None, "the workflow to join; `auto` makes one id per scheduler job and step"
+    )
     campaign_id: str | None = _setting(None, "the campaign that workflows of this process belong to")
     data_dir: str = field(
         default_factory=_default_data_dir,
-        metadata={"help": "folder of the embedded broker and store, and of the spool unless that has its own"},
+        metadata={
+            "help": "folder of the embedded broker and store, and of the spool unless that has its own"
+        },
     )
     spool_dir: str | None = _setting(
         None, "folder of the JSONL spool, on a disk that outlives the job; not set: `spool` in data_dir"
     )
     flush_interval_s: float = _setting(
-        0.2, "seconds a finished message may wait in the producer before it is sent", at_least=0.01, at_most=60
+        0.2,
+        "seconds a finished message may wait in the producer before it is sent",
+        at_least=0.01,
+        at_most=60,
     )
     buffer_bytes: int = _setting(
         16 * _MIB, "bytes of messages a producer holds in memory before they go to the spool", at_least=_MIB
     )
     frame_messages: int = _setting(500, "messages in one frame at most", at_least=1, at_most=100_000)
-    frame_bytes: int = _setting(256 * 1024, "bytes of one frame, roughly, at most", at_least=1024, at_most=64 * _MIB)
+    frame_bytes: int = _setting(
+        256 * 1024, "bytes of one frame, roughly, at most", at_least=1024, at_most=64 * _MIB
+    )
     exit_drain_s: float = _setting(
         2.0, "seconds a process may spend at its exit on sending what is left; then it is spooled", at_least=0
     )
     connect_timeout_s: float = _setting(
         1.0, "seconds to wait for Redis to accept or answer", at_least=0.05, at_most=60
     )
-    heartbeat_s: float = _setting(10.0, "seconds between a producer's signs of life", at_least=0.5, at_most=3600)
-    lost_after_s: float = _setting(60.0, "seconds of silence after which running work reads as LOST", at_least=1)
+    heartbeat_s: float = _setting(
+        10.0, "seconds between a producer's signs of life", at_least=0.5, at_most=3600
+    )
+    lost_after_s: float = _setting(
+        60.0, "seconds of silence after which running work reads as LOST", at_least=1
+    )
     spool_ceiling_bytes: int = _setting(
         10 * _GIB, "bytes one process may spool; beyond, messages are dropped and counted", at_least=_MIB
     )
@@ -91,16 +104,26 @@ class Settings:
         at_most=0.9,
     )  # fmt: skip
     buckets: int = _setting(
-        16, "slots that streams are spread over, fixed by the first process to use a Redis", at_least=1, at_most=16384
+        16,
+        "slots that streams are spread over, fixed by the first process to use a Redis",
+        at_least=1,
+        at_most=16384,
     )
     claim_after_s: float = _setting(
         60.0, "seconds without a sign of life after which a consumer's frames are taken over", at_least=0.1
     )
-    batch_messages: int = _setting(2000, "messages in one batch of writes to the store", at_least=1, at_most=100_000)
-    batch_bytes: int = _setting(16 * _MIB, "bytes in one batch of writes to the store, roughly", at_least=_MIB)
+    batch_messages: int = _setting(
+        2000, "messages in one batch of writes to the store", at_least=1, at_most=100_000
+    )
+    batch_bytes: int = _setting(
+        16 * _MIB, "bytes in one batch of writes to the store, roughly", at_least=_MIB
+    )
     batch_wait_s: float = _setting(0.1, "seconds a batch may wait to fill", at_least=0, at_most=60)
     drain_share: float = _setting(
-        0.5, "share of Redis' maxmemory above which a consumer without a store spools", at_least=0.01, at_most=1
+        0.5,
+        "share of Redis' maxmemory above which a consumer without a store spools",
+        at_least=0.01,
+        at_most=1,
     )
     metrics_port: int | None = _setting(None, "loopback port of the Prometheus metrics; not set: none", at_least=1,
                                         at_most=65535)  # fmt: skip
@@ -119,7 +142,11 @@ class Settings:
         """Where this process spools: the folder of a `file://` broker, else `spool_dir`, else inside `data_dir`."""
         if self.broker_url is not None and self.broker_url.startswith("file:"):
             return Path(self.broker_url.removeprefix("file://")).absolute()
-        return Path(os.path.expanduser(self.spool_dir)).absolute() if self.spool_dir else self.data_path / "spool"
+        return (
+            Path(os.path.expanduser(self.spool_dir)).absolute()
+            if self.spool_dir
+            else self.data_path / "spool"
+        )
 
     @property
     def embedded_socket(self) -> Path:
@@ -214,7 +241,11 @@ def gather(
     """
     environ = os.environ if environ is None else environ
     origins: dict[str, Origin] = {}
-    file = settings_file or environ.get(PREFIX + "SETTINGS") or (LOCAL_FILE if os.path.exists(LOCAL_FILE) else None)
+    file = (
+        settings_file
+        or environ.get(PREFIX + "SETTINGS")
+        or (LOCAL_FILE if os.path.exists(LOCAL_FILE) else None)
+    )
     if file:
         for key, value in _read_file(os.fspath(file)).items():
             if _is_known(str(key), f"in {file}", wrong):
@@ -239,7 +270,9 @@ _OTHER_VARIABLES = frozenset(
 def mask_url(url: str) -> str:
     """The URL with its password, and anything in its query, hidden."""
     masked = re.sub(r"(?<=://)([^/@]*):([^/]*)@", r"\1:***@", url)
-    return re.sub(r"(?i)([?&](?:password|token|secret|\w*key\w*|tlsCertificateKeyFilePassword)=)[^&]*", r"\1***", masked)
+    return re.sub(
+        r"(?i)([?&](?:password|token|secret|\w*key\w*|tlsCertificateKeyFilePassword)=)[^&]*", r"\1***", masked
+    )
 
 
 def _read_file(file: str) -> dict[Any, Any]:
@@ -296,7 +329,16 @@ def _default(key: str) -> Any:
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
-_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_WORDS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 
 def _from_text(key: str, text: str, kind: str, origin: Origin) -> Any:
@@ -313,7 +355,12 @@ def _from_text(key: str, text: str, kind: str, origin: Origin) -> Any:
 def _expected(key: str) -> str:
     item = _FIELDS[key]
     kind = str(item.type).partition(" ")[0]
-    words = {"bool": "use true or false", "int": "use a whole number", "float": "use a number", "str": "use text"}[kind]
+    words = {
+        "bool": "use true or false",
+        "int": "use a whole number",
+        "float": "use a number",
+        "str": "use text",
+    }[kind]
     low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
     if low is not None:
         words += f" from {low:g}" + (f" to {high:g}" if high is not None else " up")

@@ -2,10 +2,11 @@
 
 Invariants:
 
-- One file per process and opening, `<name>.jsonl.open` until it is closed, then `<name>.jsonl`; never reopened.
+- One file per process and opening, `<name>.<pid>-<opening>-<random>.jsonl.open` until it is closed, then without
+  `.open`; never reopened, never overwritten.
 - The first line is a header (who writes it: host, boot, pid); every other line is one message, complete in itself.
 - A call of `write` is one `write(2)`. When that is short or fails, the file is closed as it is and what did not get
-  in goes to a new one: a torn line is always the last of its file.
+  goes to a new one, whole: a torn line is always the last of its file.
 - A reader skips and counts what it cannot read, anywhere, and goes on.
 - Files are 0600 in folders 0700, spread over hashed sub-folders: parallel file systems dislike thousands in one.
 - A writer refuses (`SpoolError`) beyond its ceiling and when the disk's free share falls below the floor.
@@ -48,7 +49,9 @@ class SpoolLine:
 class SpoolWriter:
     """Appends messages to spool files of its own. Not for use by two threads at once."""
 
-    def __init__(self, folder: Path, name: str, *, ceiling_bytes: int, free_floor: float, hostname: str) -> None:
+    def __init__(
+        self, folder: Path, name: str, *, ceiling_bytes: int, free_floor: float, hostname: str
+    ) -> None:
         """`name` is unique to this process (a producer id, a consumer's name); nothing is touched before `write`."""
         self._folder = folder / f"{zlib.crc32(name.encode()) & 0xFF:02x}"
         self._name = name
@@ -67,7 +70,10 @@ class SpoolWriter:
         self._check_room(len(data))
         if self._file < 0:
             self._open()
-        self._append(data)
+        if not self._append(data):
+            self._open()
+            if not self._append(data):
+                raise SpoolError(f"spool {self._folder}: its disk does not take whole lines")
 
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
@@ -109,25 +115,33 @@ class SpoolWriter:
 
     def _open(self) -> None:
         self._openings += 1
-        path = self._folder / f"{self._name}.{os.getpid()}-{self._openings}{OPEN_SUFFIX}"
+        # A name may return with a pid that returns, in a container: the random part keeps what was sealed before.
+        path = (
+            self._folder / f"{self._name}.{os.getpid()}-{self._openings}-{os.urandom(3).hex()}{OPEN_SUFFIX}"
+        )
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+            self._file = os.open(
+                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o600
+            )
         except OSError as error:
             raise SpoolError(f"spool {path}: {error.strerror}") from error
         self._path = path
-        self._append(_header_line(self._hostname))
+        if not self._append(_header_line(self._hostname)):
+            raise SpoolError(f"spool {path}: the disk is full")
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes) -> bool:
+        """Write once; False when the disk took only a part, whose file is then closed as it is."""
         try:
             count = os.write(self._file, data)
         except OSError as error:
             self.close()
             raise SpoolError(f"spool {self._path}: {error.strerror}") from error
         self._written += count
-        if count < len(data):
-            self.close()
-            raise SpoolError(f"spool {self._path}: the disk took {count} of {len(data)} bytes")
+        if count == len(data):
+            return True
+        self.close()
+        return False
 
 
 def encode_line(message: Message) -> bytes:
@@ -154,7 +168,9 @@ def decode_line(line: bytes) -> Message:
         raise ValueError(f"the field {error} is missing") from error
     if document.get("schema_version", 0) > SCHEMA_VERSION:
         raise ValueError(f"schema {document['schema_version']} is newer than this provd reads; upgrade it")
-    if not (isinstance(producer_id, str) and isinstance(workflow_id, str) and isinstance(seq, int) and seq > 0):
+    if not (
+        isinstance(producer_id, str) and isinstance(workflow_id, str) and isinstance(seq, int) and seq > 0
+    ):
         raise ValueError("producer_id, workflow_id or seq is of the wrong type")
     return Message(kind, producer_id, workflow_id, seq, from_document(document))
 

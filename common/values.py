@@ -91,7 +91,9 @@ def _from_tag(tag: str, body: Any) -> Any:
 
 def to_json(value: Any) -> str:
     """One line of tagged JSON."""
-    return json.dumps(_to_extended(to_portable(value)), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return json.dumps(
+        _to_extended(to_portable(value)), ensure_ascii=False, separators=(",", ":"), allow_nan=False
+    )
 
 
 def from_json(text: str | bytes) -> Any:

@@ -112,7 +112,7 @@ class Shape:
 
 
 def pack_foreign(value: Any) -> Any:
-    """msgpack's hook for what it has no type for: ints outside 64 bits."""
+    """Msgpack's hook for what it has no type for: ints outside 64 bits."""
     if isinstance(value, int):
         return msgpack.ExtType(_EXT_INT, hex(value).encode())
     raise TypeError(f"{type(value).__name__} is not a value of a record")
@@ -139,7 +139,9 @@ def _unpack_extension(code: int, data: bytes) -> Any:
     if code == _EXT_INT:
         return int(data, 16)
     if code == _EXT_MAP:
-        from provd.common.values import as_key  # rare, and `values` would bring `json` into every producer's start
+        from provd.common.values import (
+            as_key,
+        )  # rare, and `values` would bring `json` into every producer's start
 
         return {as_key(pair[0]): pair[1] for pair in unpack(data)}
     raise ValueError(f"unknown extension type {code}")
@@ -177,7 +179,9 @@ def encode_header(header: Header) -> bytes:
 def encode_body(shapes: Iterable[Shape], rows: Iterable[bytes]) -> bytes:
     """The `b` field, from the shapes that the rows name by position and the packed rows."""
     shapes = list(shapes)
-    table = _section(msgpack.Packer().pack_array_header(len(shapes)) + b"".join(shape.packed for shape in shapes))
+    table = _section(
+        msgpack.Packer().pack_array_header(len(shapes)) + b"".join(shape.packed for shape in shapes)
+    )
     parts = [table]
     for row in rows:
         parts.append(_section_head(row))
@@ -264,10 +268,14 @@ def decode(header_field: bytes, body_field: bytes) -> Frame:
     sections, lost = _read_sections(body_field, header.count)
     table = sections.pop(-1, None)
     if table is None:
-        return Frame(header, (), (_flaw(header, 0, header.count - 1, body_field, "the table of names is lost"),))
+        return Frame(
+            header, (), (_flaw(header, 0, header.count - 1, body_field, "the table of names is lost"),)
+        )
     shapes = _read_table(table)
     if shapes is None:
-        return Frame(header, (), (_flaw(header, 0, header.count - 1, body_field, "the table of names is garbled"),))
+        return Frame(
+            header, (), (_flaw(header, 0, header.count - 1, body_field, "the table of names is garbled"),)
+        )
     messages: list[Message] = []
     flaws = [_flaw(header, first, last, raw, "damaged on the way") for first, last, raw in lost]
     for index, payload in sections.items():

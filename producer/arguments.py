@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="the workflow to join; `auto`: one workflow for all ranks of this job step",
     )
-    group.add_argument("--campaign-id", action=Remember, metavar="ID", help="the campaign the workflow belongs to")
+    group.add_argument(
+        "--campaign-id", action=Remember, metavar="ID", help="the campaign the workflow belongs to"
+    )
 
 
 def parsed_ids() -> tuple[str | None, str | None]:

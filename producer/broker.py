@@ -51,12 +51,13 @@ def import_redis() -> Any:
     try:
         return import_module("redis")
     except RuntimeError:
-        register = threading._register_atexit  # type: ignore[attr-defined]
-        threading._register_atexit = lambda *_args, **_kwargs: None  # type: ignore[attr-defined]
+        refusing = "_register_atexit"
+        register = getattr(threading, refusing)
+        setattr(threading, refusing, lambda *_args, **_kwargs: None)
         try:
             return import_module("redis")
         finally:
-            threading._register_atexit = register  # type: ignore[attr-defined]
+            setattr(threading, refusing, register)
 
 
 class Broker:
@@ -89,7 +90,9 @@ class Broker:
         try:
             yield
         except self._errors as error:
-            raise BrokerUnavailable(self.url, mask_url(" ".join(str(error).split())) or type(error).__name__) from error
+            raise BrokerUnavailable(
+                self.url, mask_url(" ".join(str(error).split())) or type(error).__name__
+            ) from error
 
     def open(self) -> None:
         """Connect, learn the bucket count and how far the two clocks are apart."""

@@ -95,7 +95,9 @@ class _Walk:
 
     def _dict(self, value: Any, depth: int) -> Any:
         room = self._room(len(value), depth)
-        items = {self._key(key): self.convert(item, depth + 1) for key, item in islice(value.copy().items(), room)}
+        items = {
+            self._key(key): self.convert(item, depth + 1) for key, item in islice(value.copy().items(), room)
+        }
         if room < len(value):
             items["…"] = f"{len(value) - room} more"
         return wire.pack_odd_map(items) if any(type(key) is tuple for key in items) else items
@@ -128,7 +130,9 @@ class _Walk:
         if isinstance(value, (list, tuple, set, frozenset)):
             return self._items(value, depth)
         if isinstance(value, datetime):
-            return value.isoformat() if value.tzinfo is None else clock.to_datetime(clock.from_datetime(value))
+            return (
+                value.isoformat() if value.tzinfo is None else clock.to_datetime(clock.from_datetime(value))
+            )
         if isinstance(value, (date, time)):
             return value.isoformat()
         if isinstance(value, timedelta):

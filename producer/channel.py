@@ -237,7 +237,9 @@ class Channel:
 
     def _overdue(self) -> list[TaskEntry]:
         latest = clock.monotonic() - ANNOUNCE_AFTER_S
-        return [entry for entry in list(self.open.values()) if not entry.announced and entry.started <= latest]
+        return [
+            entry for entry in list(self.open.values()) if not entry.announced and entry.started <= latest
+        ]
 
     def _about_producer(self, status: Status) -> Record:
         record: Record = {"status": status.value, "started_at": self._started_at}

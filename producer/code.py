@@ -92,8 +92,7 @@ def _resolve(git: Path, common: Path, reference: str) -> str:
 def _origin(config: Path) -> str:
     section = ""
     with config.open(encoding="utf-8") as stream:
-        for line in stream:
-            line = line.strip()
+        for line in map(str.strip, stream):
             if line.startswith("["):
                 section = line
             elif section == '[remote "origin"]' and line.partition("=")[0].strip() == "url":

@@ -24,7 +24,9 @@ R = TypeVar("R")
 PARENT_TASK_VARIABLE = "PROVD_PARENT_TASK_ID"
 
 #: The innermost workflow of this context; `process_workflow` where there is none.
-context_workflow: contextvars.ContextVar[Workflow | None] = contextvars.ContextVar("provd_workflow", default=None)
+context_workflow: contextvars.ContextVar[Workflow | None] = contextvars.ContextVar(
+    "provd_workflow", default=None
+)
 
 #: The task this context runs in: one of this process, or the id of one elsewhere.
 current_task: contextvars.ContextVar[TaskEntry | str | None] = contextvars.ContextVar(

@@ -86,7 +86,14 @@ class Framer:
         extra = entry.extra
         if entry.announced:
             extra = {**(extra or {}), "announced": True}
-        head = (self._number(entry.shape), entry.counter, self._parent(entry), _ms(entry), entry.duration, entry.rank)
+        head = (
+            self._number(entry.shape),
+            entry.counter,
+            self._parent(entry),
+            _ms(entry),
+            entry.duration,
+            entry.rank,
+        )
         if extra is None and type(used) is tuple and type(generated) is not bytes:
             self._add(pack((*head, used, generated)))
             return
@@ -100,7 +107,16 @@ class Framer:
 
     def add_announcement(self, entry: TaskEntry) -> None:
         """Add a task that still runs; the user's thread may be ending it at this very moment."""
-        row = [self._number(entry.shape), entry.counter, self._parent(entry), _ms(entry), None, _RUNNING, None, None]
+        row = [
+            self._number(entry.shape),
+            entry.counter,
+            self._parent(entry),
+            _ms(entry),
+            None,
+            _RUNNING,
+            None,
+            None,
+        ]
         pieces = [_ROW_OF_8, *(self._pack(item) for item in row)]
         pieces[7] = entry.used if isinstance(entry.used, bytes) else self._pack(entry.used)
         self._add(b"".join(pieces))

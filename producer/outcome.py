@@ -60,7 +60,10 @@ def outcome_of(error: BaseException | None) -> Outcome:
 def _is_cancellation(error: BaseException) -> bool:
     # By name: importing asyncio to compare with its class would cost every program 40 ms.
     kind = type(error)
-    return kind.__name__ == "CancelledError" and kind.__module__.partition(".")[0] in ("asyncio", "concurrent")
+    return kind.__name__ == "CancelledError" and kind.__module__.partition(".")[0] in (
+        "asyncio",
+        "concurrent",
+    )
 
 
 def _text_of(value: object) -> str:

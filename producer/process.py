@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from provd.common import ids
-from provd.common.settings import Settings, load_leniently
+from provd.common.settings import load_leniently
 from provd.producer.channel import Channel
 from provd.producer.framing import Limits
 from provd.producer.identity import Identity, read_identity
@@ -92,6 +92,8 @@ class Producer:
         """Become the producer of the child: the parent's messages, thread and connection are the parent's."""
         self.id = ids.new_producer_id()
         self._lock = threading.Lock()
+        if self._sender is not None:
+            self._sender.abandon()
         self._sender = None
         self.at_close = []
         for channel in self._channels.values():

@@ -50,21 +50,28 @@ def replay_into_broker(
     """
     url = settings.resolved_broker_url()
     if not url:
-        raise BrokerUnavailable(mask_url(settings.broker_url or "(none)"), "a spool is no broker to replay into")
+        raise BrokerUnavailable(
+            mask_url(settings.broker_url or "(none)"), "a spool is no broker to replay into"
+        )
     broker = Broker(
-        url, namespace=settings.namespace, buckets=settings.buckets, timeout_s=max(10.0, settings.connect_timeout_s)
+        url,
+        namespace=settings.namespace,
+        buckets=settings.buckets,
+        timeout_s=max(10.0, settings.connect_timeout_s),
     )
-    broker.open()
-    files = spool_files(paths, with_open=True)
     bad: list[BadLine] = []
     sent = 0
-    for file in files:
-        for batch in _batches(_frames(file, settings, bad)):
-            broker.send(batch)
-            sent += sum(frame.header.count for frame in batch)
-            if progress is not None:
-                progress(file, sent)
-    broker.close()
+    files = spool_files(paths, with_open=True)
+    try:
+        broker.open()
+        for file in files:
+            for batch in _batches(_frames(file, settings, bad)):
+                broker.send(batch)
+                sent += sum(frame.header.count for frame in batch)
+                if progress is not None:
+                    progress(file, sent)
+    finally:
+        broker.close()
     return ReplayReport(len(files), sent, tuple(bad))
 
 
@@ -84,7 +91,11 @@ def _frames(file: Path, settings: Settings, bad: list[BadLine]) -> Iterator[CutF
 
 
 def _follows(one: Message, other: Message) -> bool:
-    return (other.producer_id, other.workflow_id, other.seq) == (one.producer_id, one.workflow_id, one.seq + 1)
+    return (other.producer_id, other.workflow_id, other.seq) == (
+        one.producer_id,
+        one.workflow_id,
+        one.seq + 1,
+    )
 
 
 def _frame(run: list[Message]) -> CutFrame:

@@ -117,6 +117,10 @@ class Sender:
             except SpoolError as error:
                 warn_once("spool", str(error))
 
+    def abandon(self) -> None:
+        """Let go of the parent's files, in the child after a fork: its messages are the parent's to send."""
+        self._spool.forget()
+
     # --- in the sender's thread ---
 
     def _run(self) -> None:
@@ -126,7 +130,10 @@ class Sender:
                 self._round()
             self._round()  # what was said between the last round and the close
         except Exception as error:  # noqa: BLE001 - the thread's top level: the program must not notice
-            warn_once("sender", f"the sender stopped ({type(error).__name__}: {error}); messages go to the spool at exit")
+            warn_once(
+                "sender",
+                f"the sender stopped ({type(error).__name__}: {error}); messages go to the spool at exit",
+            )
 
     def _wait(self) -> None:
         if not self._has_news():
@@ -167,7 +174,10 @@ class Sender:
     def _send_queue(self) -> None:
         broker = self._reach_broker()
         while self._queue and broker is not None:
-            batch = [self._queue[index] for index in range(min(_PIPELINE, len(self._queue)))]
+            try:
+                batch = [self._queue[index] for index in range(min(_PIPELINE, len(self._queue)))]
+            except IndexError:
+                continue  # a user's thread has spooled them meanwhile
             try:
                 broker.send([frame for _, frame in batch])
             except BrokerUnavailable as error:
@@ -263,8 +273,6 @@ class Sender:
             self._spool.sync()
         except OSError as error:
             warn_once("spool-sync", f"spool: {error.strerror}")
-
-
 
 
 def _jitter(low: float, high: float) -> float:

@@ -42,17 +42,18 @@ class _Activity:
         self._fixed = tuple(fixed.items())
         self._outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs) if outputs else None
         self._one_output = isinstance(outputs, str)
-        self._shapes: dict[tuple[bool, tuple[str, ...] | None], Shape] = {}
+        self._shapes: dict[tuple[tuple[str, ...] | None, tuple[str, ...] | None], Shape] = {}
 
     def begin(self, channel: Channel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskEntry:
         used, in_order = self.signature.freeze(args, kwargs)
-        entry = channel.begin(self._shape(in_order, None), used, current_task.get())
-        return entry
+        return channel.begin(
+            self._shape(self.signature.names if in_order else None, None), used, current_task.get()
+        )
 
     def end(self, channel: Channel, entry: TaskEntry, result: Any) -> None:
         names, generated = self._generated(result)
         if names is not None:
-            entry.shape = self._shape(entry.shape.used_names is not None, names)
+            entry.shape = self._shape(entry.shape.used_names, names)
         channel.end(entry, generated)
 
     def _generated(self, result: Any) -> tuple[tuple[str, ...] | None, Frozen | None]:
@@ -70,11 +71,10 @@ class _Activity:
             return None, freeze_map(result)
         return ("result",), freeze((result,))
 
-    def _shape(self, in_order: bool, generated_names: tuple[str, ...] | None) -> Shape:
-        key = (in_order, generated_names)
+    def _shape(self, used_names: tuple[str, ...] | None, generated_names: tuple[str, ...] | None) -> Shape:
+        key = (used_names, generated_names)
         shape = self._shapes.get(key)
         if shape is None:
-            used_names = self.signature.names if in_order else None
             shape = self._shapes[key] = Shape(Kind.TASK, self._fixed, used_names, generated_names)
         return shape
 
@@ -111,10 +111,14 @@ def task(
             "tags": [str(tag) for tag in tags] or None,
             "custom_metadata": convert(dict(metadata)) if metadata else None,
         }
-        activity = _Activity(function, outputs, {key: value for key, value in fixed.items() if value is not None})
+        activity = _Activity(
+            function, outputs, {key: value for key, value in fixed.items() if value is not None}
+        )
         flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
         if flags & _GENERATORS:
-            warn_once("generators", f"{fixed['activity_id']} is a generator function: it runs, and is not captured")
+            warn_once(
+                "generators", f"{fixed['activity_id']} is a generator function: it runs, and is not captured"
+            )
             return function
         return _capture_coroutine(function, activity) if flags & _COROUTINE else _capture(function, activity)
 

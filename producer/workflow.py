@@ -92,7 +92,7 @@ class Workflow:
             return self
         self._enclosing = context.context_workflow.get() or _process_workflow
         self._resolve()
-        assert self.workflow_id is not None  # noqa: S101 - for the type checker; `_resolve` sets it
+        assert self.workflow_id is not None
         self._started = clock.monotonic()
         self._pid = os.getpid()
         self.channel = current.channel(self.workflow_id, self.campaign_id)
@@ -166,7 +166,10 @@ class Workflow:
     def _resolve_automatic(self) -> str | None:
         automatic = automatic_id()
         if automatic is None:
-            warn_once("auto", "workflow id 'auto' needs a scheduler's job around it; this process makes an id of its own")
+            warn_once(
+                "auto",
+                "workflow id 'auto' needs a scheduler's job around it; this process makes an id of its own",
+            )
             return None
         self._stated["attempt"] = automatic.attempt
         self._stated["predecessor"] = automatic.predecessor
@@ -181,10 +184,16 @@ class Workflow:
         if self._enclosing is not None and self._enclosing.workflow_id != self.workflow_id:
             record["parent_workflow_id"] = self._enclosing.workflow_id
         current = producer()
-        record |= {"user": current.identity.user, "argv": convert(list(sys.argv)), "cwd": _cwd(), "code": read_code()}
-        record["environment"] = {"python": sys.version.partition(" ")[0], "executable": sys.executable}
+        record |= {
+            "user": current.identity.user,
+            "argv": convert(list(sys.argv)),
+            "cwd": _cwd(),
+            "code": read_code(),
+        }
+        environment: Record = {"python": sys.version.partition(" ")[0], "executable": sys.executable}
         if current.identity.scheduler:
-            record["environment"]["scheduler"] = current.identity.scheduler
+            environment["scheduler"] = current.identity.scheduler
+        record["environment"] = environment
         if self.owned:
             record |= {"status": Status.RUNNING.value, "started_at": clock.now_ms()}
         else:
@@ -208,7 +217,9 @@ class Workflow:
     def _leave(self) -> None:
         global _process_workflow
         if context.context_workflow.get() is self:
-            context.context_workflow.set(self._enclosing if self._enclosing is not _process_workflow else None)
+            context.context_workflow.set(
+                self._enclosing if self._enclosing is not _process_workflow else None
+            )
         if _process_workflow is self:
             _process_workflow = None
             self._restore()

@@ -111,7 +111,12 @@ def _producer_books(
     )
     buckets = {}
     left = Ranges.of([(1, produced)])
-    for name, bucket in (("stored", stored), ("quarantined", quarantined), ("spooled", spooled), ("dropped", dropped)):
+    for name, bucket in (
+        ("stored", stored),
+        ("quarantined", quarantined),
+        ("spooled", spooled),
+        ("dropped", dropped),
+    ):
         rest = left.minus(bucket)
         buckets[name] = left.minus(rest)
         left = rest
@@ -130,8 +135,7 @@ def _producer_books(
 
 
 def _spans(record: Record, field: str) -> Iterator[tuple[int, int]]:
-    for first, last in record.get(field, ()):
-        yield first, last
+    yield from record.get(field, ())
 
 
 def _quarantined(store: Store, workflow_id: str) -> tuple[dict[str, Ranges], int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timezone
+from typing import Any
 
 import bson
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
@@ -30,7 +31,10 @@ _ENCODE_ERRORS = (BSONError, OverflowError, UnicodeError, TypeError, ValueError,
 class _PlainInt(TypeDecoder):
     """Read 64-bit numbers as the `int` they were."""
 
-    bson_type = Int64
+    @property
+    def bson_type(self) -> Any:
+        """The type that is decoded."""
+        return Int64
 
     def transform_bson(self, value: int) -> int:
         """Drop the wrapper that only tells 64 bits from 32."""

@@ -17,38 +17,17 @@ from provd.common.errors import ProvdError, StoreError, StoreUnavailable, Unsupp
 
 DUPLICATE_KEY = 11000
 
-#: Server codes that speak of its state, not of the data: stepping down, shutting down, interrupted, conflicting,
-#: unauthorised, out of disk or quota, stale routing.
-_TRANSIENT_CODES = frozenset(
-    {
-        6,
-        7,
-        13,
-        18,
-        24,
-        46,
-        50,
-        63,
-        64,
-        79,
-        89,
-        91,
-        100,
-        112,
-        133,
-        134,
-        150,
-        175,
-        189,
-        202,
-        211,
-        234,
-        237,
-        246,
-        251,
-    }
-    | {262, 290, 314, 317, 8000, 9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 14031}
-)
+#: Server codes that speak of the server's state, not of the data, as its `error_codes.yml` names them.
+# fmt: off
+_TRANSIENT_CODES = frozenset({
+    6, 7, 89, 202, 9001,                   # host unreachable or unknown, network time-outs, a broken socket
+    13, 18, 8000,                          # no right to enter: an administrator mends that, not the data
+    24, 46, 50, 112, 251, 262, 290,        # locks, write conflicts and time limits
+    63, 64, 79, 100, 133, 134, 150, 13388, # sharding and write concern: stale routing, no majority in time
+    91, 189, 10058, 10107, 11600, 11601, 11602, 13435, 13436,  # stepping down, shutting down, interrupted
+    14031,                                 # out of disk
+})
+# fmt: on
 
 _UNAVAILABLE = (
     errors.ConnectionFailure,

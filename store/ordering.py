@@ -71,9 +71,10 @@ def _sort_keys(value: Any, path: Sequence[str]) -> Iterable[BsonKey]:
             yield (1,)
         for element in value:
             yield from _sort_keys(element, path) if isinstance(element, dict) else [(1,)]
+    elif path and isinstance(value, dict) and path[0] in value:
+        yield from _sort_keys(value[path[0]], path[1:])
     elif path:
-        found = isinstance(value, dict) and path[0] in value
-        yield from _sort_keys(value[path[0]], path[1:]) if found else [(1,)]
+        yield (1,)
     elif isinstance(value, list):
         yield from [bson_key(element) for element in value] or [_EMPTY_ARRAY]
     else:

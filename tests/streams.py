@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -27,7 +28,8 @@ class Streams:
         found: list[Message] = []
         with redis.Redis.from_url(self.url) as client:
             for key in client.scan_iter(match=f"{self.namespace}:*:stream:*", count=1000):
-                for _, fields in client.xrange(key):
+                entries: Any = client.xrange(key)
+                for _, fields in entries:
                     frame = wire.decode(fields[b"h"], fields[b"b"])
                     assert frame.flaws == ()
                     found += frame.messages

@@ -28,7 +28,9 @@ def configurations() -> list[dict[str, Any]]:
     for c in (0.1, 1.0, 10.0):
         found += [{"model": "svm", "C": c, "gamma": gamma} for gamma in (0.01, 0.03, 0.1, 0.3)]
     for neighbors in (1, 3, 5, 9):
-        found += [{"model": "neighbors", "neighbors": neighbors, "weights": w} for w in ("uniform", "distance")]
+        found += [
+            {"model": "neighbors", "neighbors": neighbors, "weights": w} for w in ("uniform", "distance")
+        ]
     for trees in (10, 30, 60):
         found += [{"model": "forest", "trees": trees, "depth": depth} for depth in (4, 8, 16)]
     for strength in (0.01, 0.1, 1.0, 10.0):
@@ -108,7 +110,16 @@ def lead(workers: int, folds: int, campaign_id: str | None) -> int:
 
 def start_worker(worker: int, workers: int, folds: int, workflow_id: str | None) -> subprocess.Popen[bytes]:
     """Start this script again as a worker that joins the workflow."""
-    command = [sys.executable, __file__, "--workers", str(workers), "--worker", str(worker), "--folds", str(folds)]
+    command = [
+        sys.executable,
+        __file__,
+        "--workers",
+        str(workers),
+        "--worker",
+        str(worker),
+        "--folds",
+        str(folds),
+    ]
     if workflow_id is not None:
         command += ["--workflow-id", workflow_id]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})

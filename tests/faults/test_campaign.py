@@ -102,7 +102,9 @@ def test_twenty_thousand_tasks_of_eight_producers_survive_the_death_of_a_consume
         assert survivor.wait(120) == 0
 
         # Each task once
-        keys = [(task["used"]["producer"], task["used"]["index"]) for task in tasks.find({"activity_id": "inner"})]
+        keys = [
+            (task["used"]["producer"], task["used"]["index"]) for task in tasks.find({"activity_id": "inner"})
+        ]
         assert sorted(keys) == [(producer, index) for producer in range(PRODUCERS) for index in range(INNER)]
         assert tasks.count_documents({}) == TASKS
         assert tasks.count_documents({"status": "FINISHED"}) == TASKS

@@ -17,8 +17,8 @@ import redis
 
 from provd.common import names
 from provd.common.errors import SettingsError
-from provd.common.spool import SpoolWriter, spool_files
 from provd.common.settings import Settings
+from provd.common.spool import SpoolWriter, spool_files
 from provd.consumer.broker import Broker
 from provd.consumer.identity import Identity
 from provd.consumer.service import Consumer
@@ -276,7 +276,8 @@ def test_an_acknowledgement_that_redis_did_not_hear_is_made_again(
     private_redis: PrivateRedis, mongo_url: str, tmp_path: Path, slots: Path
 ) -> None:
     server = private_redis()
-    settings = plain_settings(server.url, mongo_url, "ns", tmp_path)
+    # The batch is full with what there is, so the next thing that Redis is asked is the acknowledgement.
+    settings = replace(plain_settings(server.url, mongo_url, "ns", tmp_path), batch_messages=10)
     with ExitStack() as stack, opened_store(mongo_url) as store, server.client() as client:
         feeder = Feeder(client, "ns")
         feeder.send(feeder.tasks(10), frame=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
 
@@ -90,7 +92,7 @@ def test_what_a_task_raises_is_recorded_and_raised_on_unchanged(script: Script, 
     (task,) = streams.tasks()
     assert task["status"] == "ERROR"
     assert task["stderr"] == "ValueError: no such model"
-    assert 'raise error\nValueError: no such model' in task["traceback"]
+    assert "raise error\nValueError: no such model" in task["traceback"]
     assert "provd" not in task["traceback"]
     assert streams.records(Kind.WORKFLOW)[-1]["status"] == "FINISHED"
 
@@ -180,7 +182,13 @@ def test_tasks_nest_in_calls_threads_and_asyncio(script: Script, streams: Stream
     leaves = {
         task["used"]["name"]: parent_of(task.get("parent_task_id", "")) for task in streams.tasks("leaf")
     }
-    assert leaves == {"plain": "plain", "wrapped": "threaded", "unwrapped": None, "one": "step", "two": "step"}
+    assert leaves == {
+        "plain": "plain",
+        "wrapped": "threaded",
+        "unwrapped": None,
+        "one": "step",
+        "two": "step",
+    }
     assert {parent_of(task["parent_task_id"]) for task in streams.tasks("step")} == {"concurrent"}
     one, two = ({tasks[leaf["parent_task_id"]]["used"]["name"] for leaf in streams.tasks("leaf")
                  if leaf["used"]["name"] == name} for name in ("one", "two"))  # fmt: skip
@@ -242,7 +250,9 @@ def test_a_long_task_is_visible_while_it_runs(script: Script, streams: Streams) 
     assert final["announced"] is True
 
 
-def test_every_process_of_a_program_is_a_producer_of_the_same_workflow(script: Script, streams: Streams) -> None:
+def test_every_process_of_a_program_is_a_producer_of_the_same_workflow(
+    script: Script, streams: Streams
+) -> None:
     """Fork, `multiprocessing` of every kind, pools and subprocesses join by themselves, each with its own id."""
     # Given a program that works in processes of every kind
     ended = script.run("""
@@ -284,15 +294,21 @@ def test_every_process_of_a_program_is_a_producer_of_the_same_workflow(script: S
     assert ended.stderr == ""
     tasks = streams.tasks("work")
     kinds = [task["used"]["kind"] for task in tasks]
-    assert sorted(kinds) == sorted(["fork", "mp-fork", "mp-spawn", "mp-forkserver", *["pool"] * 4, "subprocess"])
+    assert sorted(kinds) == sorted(
+        ["fork", "mp-fork", "mp-spawn", "mp-forkserver", *["pool"] * 4, "subprocess"]
+    )
     assert {task["workflow_id"] for task in tasks} == {ended.stdout.strip()}
     producers = {task["used"]["kind"]: task["producer_id"] for task in tasks}
     assert len(set(producers.values())) == len(producers)
     (parent,) = streams.tasks("forking")
-    assert next(task for task in tasks if task["used"]["kind"] == "fork")["parent_task_id"] == parent["task_id"]
+    assert (
+        next(task for task in tasks if task["used"]["kind"] == "fork")["parent_task_id"] == parent["task_id"]
+    )
 
     # And said goodbye with books that add up
-    closing = {record["producer_id"]: record for record in streams.records(Kind.PRODUCER) if "closed_at" in record}
+    closing = {
+        record["producer_id"]: record for record in streams.records(Kind.PRODUCER) if "closed_at" in record
+    }
     by_producer: dict[str, list[int]] = {}
     for message in streams.messages():
         by_producer.setdefault(message.producer_id, []).append(message.seq)
@@ -471,8 +487,9 @@ def test_a_producer_leaves_signs_of_life(script: Script, streams: Streams) -> No
     with redis.Redis.from_url(streams.url) as client:
         wait_until(lambda: bool(list(client.scan_iter(match=f"{streams.namespace}:*:beats:w1"))), 15)
         (key,) = client.scan_iter(match=f"{streams.namespace}:*:beats:w1")
-        ((producer_id, packed),) = client.hgetall(key).items()
+        beats: Any = client.hgetall(key)
         seconds, _ = client.time()
+    ((producer_id, packed),) = beats.items()
     process.communicate("\n", timeout=30)
 
     beat = unpack(packed)

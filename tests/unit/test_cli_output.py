@@ -98,12 +98,13 @@ def test_text_of_records_is_neither_markup_nor_a_terminals_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A record is data (G4), also on the screen."""
-    output.print_table([Column("a")], [["[bold]x[/bold] \x1b[31m\udc80 :smile:"]])
+    output.print_table([Column("a")], [["[bold]x[/bold] \x1b[31m\x9b31m\udc80 :smile:"]])
 
     printed = capsys.readouterr().out
     assert "[bold]x[/bold]" in printed
     assert ":smile:" in printed
     assert "\x1b" not in printed
+    assert "\x9b" not in printed
 
 
 def test_json_has_iso_dates_and_tagged_values_on_one_line() -> None:

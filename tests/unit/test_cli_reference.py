@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from provd.cli import exits
-from provd.cli.main import app
+from provd.cli.main import ProvdGroup, app
 from provd.common import errors
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "commands.md"
@@ -95,3 +96,29 @@ def test_the_global_options_are_in_the_reference() -> None:
 )
 def test_each_kind_of_error_has_its_exit_status(error: errors.ProvdError, status: int) -> None:
     assert exits.exit_status(error) == status
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (errors.NotFound("no such run"), 1, "provd: no such run\n"),
+        (errors.StoreUnavailable("mongodb://h", "refused"), 3, "provd: mongodb://h: refused\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_what_a_command_raises_becomes_one_line_and_its_status(
+    raised: BaseException, status: int, said: str
+) -> None:
+    program = typer.Typer(cls=ProvdGroup)
+
+    @program.callback()
+    def root() -> None:
+        """Make a group of it."""
+
+    @program.command()
+    def work() -> None:
+        raise raised
+
+    result = CliRunner().invoke(program, ["work"])
+
+    assert (result.exit_code, result.stdout, result.stderr) == (status, "", said)

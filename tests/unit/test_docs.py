@@ -34,7 +34,9 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
     assert documented == [setting.name for setting in dataclasses.fields(Settings)]
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")) + [ROOT / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"], ids=lambda page: page.name
+)
 def test_every_link_of_the_documentation_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
 
@@ -43,7 +45,11 @@ def test_every_link_of_the_documentation_leads_somewhere(page: Path) -> None:
 
 def test_fields_of_records_that_the_concepts_name_exist() -> None:
     text = (ROOT / "docs" / "concepts.md").read_text()
-    for collection, fields in (("tasks", TASK_FIELDS), ("workflows", WORKFLOW_FIELDS), ("producers", PRODUCER_FIELDS)):
+    for collection, fields in (
+        ("tasks", TASK_FIELDS),
+        ("workflows", WORKFLOW_FIELDS),
+        ("producers", PRODUCER_FIELDS),
+    ):
         found = re.search(rf"\*\*{collection}\*\* — (.*?)\n\n", text, flags=re.DOTALL)
         assert found is not None
         named = re.findall(r"`(\w+)(?:\{\}|\[\])?`", re.sub(r"\([^)]*\)", "", found[1]))

@@ -1,0 +1,63 @@
+"""A user's program: type checkers see the real signatures through every decorator. It is checked, and never run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import provd
+
+if TYPE_CHECKING:
+    from typing_extensions import assert_type
+
+
+@provd.task
+def train(lr: float, epochs: int = 3) -> dict[str, float]:
+    """A bare decorator."""
+    return {"loss": lr * epochs}
+
+
+@provd.task(outputs=("loss", "steps"), tags=["fast"], metadata={"owner": "ada"}, subtype="training")
+def step(n: int, *, name: str) -> tuple[float, int]:
+    """A decorator with options."""
+    return float(n), len(name)
+
+
+@provd.task
+async def fetch(url: str) -> bytes:
+    """A coroutine function."""
+    return url.encode()
+
+
+@provd.workflow("nightly")
+def main(argv: list[str]) -> int:
+    """A workflow as a decorator."""
+    return len(argv)
+
+
+def use(parser: argparse.ArgumentParser) -> None:
+    """Every public name, as it is meant to be used."""
+    provd.add_arguments(parser)
+    with provd.workflow("sweep", campaign_id="exp42", args={"lr": 0.1}) as workflow:
+        assert_type(workflow.workflow_id, str | None)
+        assert_type(train(0.1, epochs=2), dict[str, float])
+        assert_type(step(1, name="a"), tuple[float, int])
+        assert_type(main([]), int)
+        assert_type(provd.wrap(train)(0.1), dict[str, float])
+        assert_type(provd.flush(timeout=1.0), bool)
+    with provd.Task("download", used={"url": "u"}) as task:
+        task.generated(bytes=4)
+    provd.Task("event").send()
+
+    train("fast")  # type: ignore[arg-type]
+    step(1, "a")  # type: ignore[call-arg]
+    provd.task(outputs=3)(use)  # type: ignore[call-overload]
+
+
+async def wait() -> None:
+    """A captured coroutine is awaited as before."""
+    assert_type(await fetch("u"), bytes)
+
+
+handler: Callable[[float, int], dict[str, float]] = train
