@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from provd.common import ids
 from provd.common.errors import SpoolError
 from provd.common.spool import SpoolWriter, spool_files
 from provd.consumer.batch import Batch
@@ -96,10 +95,9 @@ class Fallback:
 
     def _open(self) -> SpoolWriter:
         if self._writer is None:
-            # A name of its own for each opening: in a container the pid is the same after every start.
             self._writer = SpoolWriter(
                 self._folder,
-                f"{self._name}.{ids.new_producer_id()}",
+                self._name,
                 ceiling_bytes=self._ceiling_bytes,
                 free_floor=self._free_floor,
                 hostname=self._hostname,
@@ -109,7 +107,7 @@ class Fallback:
     def _files(self) -> list[Path]:
         if not self._folder.is_dir():
             return []
-        own = re.compile(re.escape(self._name) + r"\.[0-9a-z]{22}\.\d+-\d+\.jsonl(\.open)?")
+        own = re.compile(re.escape(self._name) + r"\.\d+-\d+-[0-9a-f]{6}\.jsonl(\.open)?")
         files = spool_files([self._folder], with_open=True)
         return [path for path in files if own.fullmatch(path.name) and path not in self._kept]
 

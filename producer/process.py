@@ -12,11 +12,12 @@ import atexit
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from provd.common import ids
-from provd.common.settings import load_leniently
+from provd.common.settings import Settings, load_leniently
 from provd.producer.channel import Channel
 from provd.producer.framing import Limits
 from provd.producer.identity import Identity, read_identity
@@ -34,10 +35,9 @@ _FINALIZE_PRIORITY = -100
 class Producer:
     """This process, as a producer."""
 
-    def __init__(self) -> None:
-        self.settings, wrong = load_leniently()
-        for error in wrong:
-            warn_once("settings", f"{error}; the program goes on with the default")
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Reads the settings from the environment unless they are given."""
+        self.settings = settings or _read_settings()
         self.identity: Identity = read_identity()
         self.id = ids.new_producer_id()
         self._channels: dict[str, Channel] = {}
@@ -119,6 +119,13 @@ def _last_error() -> BaseException | None:
     return error
 
 
+def _read_settings() -> Settings:
+    settings, wrong = load_leniently()
+    for error in wrong:
+        warn_once("settings", f"{error}; the program goes on with the default")
+    return settings
+
+
 _producer: Producer | None = None
 _producer_lock = threading.Lock()
 _exit_pid = 0
@@ -132,6 +139,19 @@ def producer() -> Producer:
             if _producer is None:
                 _producer = Producer()
     return _producer
+
+
+@contextmanager
+def replaced_producer(settings: Settings) -> Iterator[Producer]:
+    """Be another producer, with these settings, for the length of a block; for tests of instrumented code."""
+    global _producer
+    before, _producer = _producer, Producer(settings)
+    mine = _producer
+    try:
+        yield mine
+    finally:
+        mine.close()
+        _producer = before
 
 
 def flush(timeout: float | None = None) -> bool:

@@ -171,7 +171,9 @@ class MongoStore:
             return _by_producer(self._ledger(workflow_id))
 
     def _ledger(self, workflow_id: str) -> Cursor[Record]:
-        return self._database[names.LEDGER].find({"workflow_id": workflow_id}).sort(_LEDGER_ORDER)
+        found: Cursor[Record] = self._database[names.LEDGER].find({"workflow_id": workflow_id})
+        found.sort(_LEDGER_ORDER)
+        return found
 
     # --- reading -----------------------------------------------------------------------------------------------
 

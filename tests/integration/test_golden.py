@@ -9,6 +9,7 @@ from typing import Any
 import bson
 import pymongo
 import pytest
+from bson.raw_bson import RawBSONDocument
 
 from provd.common import values, wire
 from provd.common.record import Message, Record
@@ -43,9 +44,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     url = request.getfixturevalue("mongo_url")
     with pymongo.MongoClient[dict[str, Any]](url) as client:
         for file in sorted((GOLDEN / "mongo").glob("*.bson")):
-            documents = [
-                bson.raw_bson.RawBSONDocument(bson.encode(d)) for d in bson.decode_all(file.read_bytes())
-            ]
+            documents = [RawBSONDocument(bson.encode(d)) for d in bson.decode_all(file.read_bytes())]
             client.get_default_database()[file.stem].insert_many(documents)
     return open_store(url)
 
