@@ -1,7 +1,4 @@
-"""Which code runs: the script, its checksum, and the commit of the repository it lies in.
-
-Git facts are read from `.git`; no subprocess is started.
-"""
+"""Which code runs: the script, its checksum, and the commit of the repository it lies in."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ _SCRIPT_MAX = 8 << 20
 def read_code(file: str | None = None) -> dict[str, Any]:
     """The facts that are there to read of a file, by default this program's script.
 
-    `file`, `sha256`, `repository`, `commit`, `branch`; what cannot be read is absent.
+    `file`, `sha256`, `repository`, `commit`, `branch`, `dirty`; what cannot be read is absent.
     """
     script = _script() if file is None else Path(os.path.abspath(file))
     if script is None:
@@ -30,7 +27,7 @@ def read_code(file: str | None = None) -> dict[str, Any]:
             import hashlib
 
             code["sha256"] = hashlib.sha256(script.read_bytes()).hexdigest()
-        code.update(_read_git(script.parent))
+        code.update(_read_repository(script, with_modules=file is None))
     except (OSError, ValueError):
         pass  # an unreadable repository is no reason to trouble the science
     return code
@@ -41,60 +38,34 @@ def _script() -> Path | None:
     return Path(os.path.abspath(name)) if name else None
 
 
-def _read_git(folder: Path) -> dict[str, str]:
-    git = _git_folder(folder)
-    if git is None:
+def _read_repository(script: Path, *, with_modules: bool) -> dict[str, Any]:
+    from provd.producer import git
+
+    repository = git.find_repository(script.parent)
+    if repository is None:
         return {}
-    facts: dict[str, str] = {}
-    common = git / _first_line(git / "commondir") if (git / "commondir").exists() else git
-    head = _first_line(git / "HEAD")
-    if head.startswith("ref: "):
-        reference = head[len("ref: ") :]
-        facts["branch"] = reference.removeprefix("refs/heads/")
-        head = _resolve(git, common, reference)
-    if head:
-        facts["commit"] = head
-    url = _origin(common / "config")
-    if url:
-        facts["repository"] = mask_url(url)
+    facts: dict[str, Any] = dict(git.read_head(repository))
+    origin = git.read_origin(repository)
+    if origin:
+        facts["repository"] = mask_url(origin)
+    files = {script, *(_loaded_below(repository.root) if with_modules else ())}
+    dirty = git.is_dirty(repository, files)
+    if dirty is not None:
+        facts["dirty"] = dirty
     return facts
 
 
-def _git_folder(folder: Path) -> Path | None:
-    for place in (folder, *folder.parents):
-        git = place / ".git"
-        if git.is_dir():
-            return git
-        if git.is_file():  # a worktree or submodule: a file that names the folder
-            return (place / _first_line(git).removeprefix("gitdir: ")).resolve()
-    return None
-
-
-def _first_line(file: Path) -> str:
-    with file.open(encoding="utf-8") as stream:
-        return stream.readline().strip()
-
-
-def _resolve(git: Path, common: Path, reference: str) -> str:
-    for base in (git, common):
-        if (base / reference).is_file():
-            return _first_line(base / reference)
-    packed = common / "packed-refs"
-    if packed.is_file():
-        with packed.open(encoding="utf-8") as stream:
-            for line in stream:
-                commit, _, name = line.strip().partition(" ")
-                if name == reference:
-                    return commit
-    return ""
-
-
-def _origin(config: Path) -> str:
-    section = ""
-    with config.open(encoding="utf-8") as stream:
-        for line in map(str.strip, stream):
-            if line.startswith("["):
-                section = line
-            elif section == '[remote "origin"]' and line.partition("=")[0].strip() == "url":
-                return line.partition("=")[2].strip()
-    return ""
+def _loaded_below(root: Path) -> set[Path]:
+    """Source files of the modules that are loaded now and lie in the repository, but for installed ones."""
+    head = str(root) + os.sep
+    found = set()
+    for module in list(sys.modules.values()):
+        name = getattr(module, "__file__", None)
+        if (
+            isinstance(name, str)
+            and name.startswith(head)
+            and name.endswith(".py")
+            and "site-packages" not in name
+        ):
+            found.add(Path(name))
+    return found
