@@ -218,10 +218,11 @@ def _message_row(message: Message, header: Header, shapes: dict[tuple[Any, ...],
         fixed = (("activity_id", key[1]),) if key[1] is not None else ()
         shapes[key] = (len(shapes), Shape(message.kind, fixed))
     number, shape = shapes[key]
+    known = _from_header(header, message.seq).items()
     stated = {
         name: value
         for name, value in message.record.items()
-        if name not in dict(shape.fixed) and name not in _from_header(header, message.seq)
+        if name not in dict(shape.fixed) and (name, value) not in known
     }
     if message.kind is not Kind.TASK:
         return pack([number, _wire_map(stated)])
@@ -430,7 +431,10 @@ def _read_row(payload: bytes, shapes: list[Shape], header: Header, seq: int) -> 
         _read_task(row, shape, header, record)
     else:
         record.update(row[1])
+    campaign_id = record.get("campaign_id")  # a call may be recorded under a campaign of its own
     record.update(_from_header(header, seq))
+    if campaign_id is not None:
+        record["campaign_id"] = campaign_id
     return Message(shape.kind, header.producer_id, header.workflow_id, seq, record)
 
 

@@ -147,6 +147,17 @@ class Channel:
         self.packed_bytes += sum(len(text) for text in fields.values())
         self._finish(entry)
 
+    def state(
+        self, entry: TaskEntry, extra: Record, generated: Frozen | None, duration: float | None
+    ) -> None:
+        """Close a task as it is said to have ended: `extra` has its status, `duration` is in seconds if known."""
+        entry.duration = clock.monotonic() - entry.started if duration is None else max(0.0, duration)
+        entry.rank = RANKS[extra.pop("status")]
+        entry.extra = {**(entry.extra or {}), **extra} or None
+        entry.generated = generated
+        self.packed_bytes += _ENTRY_BYTES + (len(generated) if isinstance(generated, bytes) else 0)
+        self._finish(entry)
+
     def _finish(self, entry: TaskEntry) -> None:
         # A task begun before a fork is its parent's to end: it is not among ours.
         if self.open.get(entry.counter) is entry:

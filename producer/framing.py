@@ -168,4 +168,4 @@ class Framer:
 
 
 def _ms(entry: TaskEntry) -> int:
-    return int(entry.started_at * 1000)
+    return round(entry.started_at * 1000)

@@ -2,11 +2,17 @@
 
 Read from the function's code object when it is decorated, without `inspect`; a call with plain positional arguments
 costs one comparison.
+
+- Every parameter with a value is recorded, defaults included; the object a method belongs to is not.
+- `*args` are one list under their name, `**kwargs` stand beside the named ones; an `argparse.Namespace` is flattened.
+- A call that Python will refuse is recorded as far as the names go; refusing it is Python's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
+from types import MethodType
 from typing import Any
 
 from provd.producer.capture import Frozen, freeze, freeze_map
@@ -14,47 +20,84 @@ from provd.producer.capture import Frozen, freeze, freeze_map
 _VAR_POSITIONAL = 0x04
 _VAR_KEYWORD = 0x08
 
-#: First arguments that are the object a method belongs to, not something it uses.
+#: First parameters that are the object a method belongs to, not something it uses.
 _RECEIVERS = frozenset({"self", "cls"})
 
 
 class Signature:
-    """The parameters of one function."""
+    """The parameters of one function, and which of them are recorded."""
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        code = getattr(fn, "__code__", None)
-        #: Names that every call has a value for, in order; None where the function does not tell its parameters.
+    def __init__(self, fn: Callable[..., Any], skip: Collection[str] = ()) -> None:
+        #: Names that every call has a value for, in order; None where a call may have others.
         self.names: tuple[str, ...] | None = None
-        self._skip = 0
+        self._skip = frozenset(skip)
+        self._all = tuple[str, ...]()
+        self._kept: list[int] = []
+        self._keeps_all = True
+        self._positional = 0
+        self._defaults: dict[str, Any] = {}
+        self._var_positional: str | None = None
+        self._var_keyword: str | None = None
+        function, bound = _innermost(fn)
+        code = getattr(function, "__code__", None)
         if code is None:
             return
-        named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        self._positional = code.co_argcount
-        self._skip = 1 if code.co_argcount and named[0] in _RECEIVERS else 0
-        self._all = named
-        rest = code.co_varnames[len(named) :]
-        self._var_positional = rest[0] if code.co_flags & _VAR_POSITIONAL else None
-        has_var_positional = self._var_positional is not None
-        self._var_keyword = rest[has_var_positional] if code.co_flags & _VAR_KEYWORD else None
-        defaults = getattr(fn, "__defaults__", None) or ()
-        self._defaults = dict(zip(named[self._positional - len(defaults) : self._positional], defaults))
-        self._defaults.update(getattr(fn, "__kwdefaults__", None) or {})
+        self._read(function, code, bound)
+        self._kept = [index for index, name in enumerate(self._all) if name not in self._skip]
+        self._keeps_all = len(self._kept) == len(self._all)
         if self._var_positional is None and self._var_keyword is None:
-            self.names = named[self._skip :]
+            self.names = tuple(self._all[index] for index in self._kept)
+
+    def _read(self, function: Any, code: Any, bound: int) -> None:
+        named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        rest = list(code.co_varnames[len(named) :])
+        if code.co_flags & _VAR_POSITIONAL:
+            self._var_positional = rest.pop(0)
+        if code.co_flags & _VAR_KEYWORD:
+            self._var_keyword = rest.pop(0)
+        defaults = function.__defaults__ or ()
+        self._defaults = dict(zip(named[code.co_argcount - len(defaults) : code.co_argcount], defaults))
+        self._defaults.update(function.__kwdefaults__ or {})
+        self._all = named[bound:]
+        self._positional = code.co_argcount - bound
+        if self._positional and self._all[0] in _RECEIVERS:
+            self._skip |= {self._all[0]}
+
+    def declares(self, name: str) -> bool:
+        """Whether the function itself takes a keyword of this name."""
+        return name in self._all or self._var_keyword is not None
 
     def freeze(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Frozen, bool]:
         """The values of a call, and whether they are in the order of `names`; otherwise they name themselves."""
-        names = self.names
-        if names is not None:
-            if not kwargs and len(args) == self._positional == len(self._all):
-                return freeze(args[self._skip :]), True
-            values = self._bind(args, kwargs)
+        if self.names is not None:
+            values = (
+                args
+                if not kwargs and len(args) == self._positional == len(self._all)
+                else self._bind(args, kwargs)
+            )
             if values is not None:
-                return freeze(values[self._skip :]), True
-        return freeze_map(self._named(args, kwargs)), False
+                kept = values if self._keeps_all else tuple([values[index] for index in self._kept])
+                frozen = freeze(kept)
+                if type(frozen) is tuple or not _has_namespace(kept):
+                    return frozen, True
+        return freeze_map(self.bound(args, kwargs)), False
+
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The recorded arguments of a call by name; those without one are `arg_0`, `arg_1`, …"""
+        named = {**self._defaults, **dict(zip(self._all[: self._positional], args))}
+        rest = args[self._positional :]
+        if self._var_positional is not None and rest:
+            named[self._var_positional] = rest
+            rest = ()
+        named = {**named, **{f"arg_{index}": value for index, value in enumerate(rest)}, **kwargs}
+        flat: dict[str, Any] = {}
+        for name, value in named.items():
+            if name not in self._skip:
+                flat.update(vars(value) if _has_namespace((value,)) else {name: value})
+        return flat
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
-        """A value for each name, or None for a call that Python will refuse."""
+        """A value for each parameter, or None for a call that Python will refuse."""
         given = dict(zip(self._all, args))
         if len(args) > self._positional or not given.keys().isdisjoint(kwargs):
             return None
@@ -66,18 +109,20 @@ class Signature:
         except KeyError:
             return None
 
-    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """As much as the signature tells; arguments without a name are `arg_0`, `arg_1`, …"""
-        named: dict[str, Any] = {}
-        rest = args
-        if hasattr(self, "_all"):
-            positional = self._all[: self._positional]
-            named = dict(zip(positional, args))
-            rest = args[len(positional) :]
-            named = {**self._defaults, **named}
-            for receiver in positional[: self._skip]:
-                named.pop(receiver, None)
-            if self._var_positional is not None and rest:
-                named[self._var_positional] = rest
-                rest = ()
-        return {**named, **{f"arg_{index}": value for index, value in enumerate(rest)}, **kwargs}
+
+def _innermost(fn: Any) -> tuple[Any, int]:
+    """The function below other decorators, and how many of its first parameters are bound already."""
+    bound = 0
+    for _ in range(100):  # a ring of `__wrapped__` must not hang an import
+        if isinstance(fn, MethodType):
+            fn, bound = fn.__func__, 1
+        elif hasattr(fn, "__wrapped__"):
+            fn = fn.__wrapped__
+        else:
+            break
+    return fn, bound
+
+
+def _has_namespace(values: tuple[Any, ...]) -> bool:
+    argparse = sys.modules.get("argparse")
+    return argparse is not None and any(isinstance(value, argparse.Namespace) for value in values)

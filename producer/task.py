@@ -1,82 +1,32 @@
 """Tasks: one execution of an activity, captured by a decorator or stated by hand.
 
 - The arguments are captured as they were when the call began (G6).
-- What the function returns or raises passes through untouched, the same object (G1).
 - A call costs one branch when there is no workflow.
-- A coroutine function is one task from first step to last. Generator functions run unchanged and are not captured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
-from provd.common.record import Kind, Record
+from provd.common.ids import task_id
+from provd.common.record import STATUSES, Kind, Record, Status
 from provd.common.wire import Shape
-from provd.producer.capture import Frozen, convert, freeze, freeze_map
-from provd.producer.channel import Channel, TaskEntry
+from provd.producer.activity import Activity, Capture, Options, Outputs, after_task
+from provd.producer.capture import convert, freeze_map
+from provd.producer.channel import TaskEntry
 from provd.producer.context import current_task
-from provd.producer.outcome import Outcome, outcome_of
-from provd.producer.process import producer
-from provd.producer.signature import Signature
+from provd.producer.outcome import STDERR_MAX, Outcome, outcome_of
 from provd.producer.warning import warn_once
 from provd.producer.workflow import current_workflow
+from provd.producer.wrapping import capture as capture_calls
+
+#: Bytes of a task's `data` that are kept.
+DATA_MAX = 1 << 20
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_COROUTINE = 0x80
-_GENERATORS = 0x20 | 0x200
-
-#: Result shapes kept per function; a function whose dicts have ever other keys names them in each row.
-_SHAPES_MAX = 16
-
-
-class _Activity:
-    """What is recorded of every call of one function."""
-
-    def __init__(self, fn: Callable[..., Any], outputs: str | Sequence[str] | None, fixed: Record) -> None:
-        self.signature = Signature(fn)
-        self._fixed = tuple(fixed.items())
-        self._outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs) if outputs else None
-        self._one_output = isinstance(outputs, str)
-        self._shapes: dict[tuple[tuple[str, ...] | None, tuple[str, ...] | None], Shape] = {}
-
-    def begin(self, channel: Channel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskEntry:
-        used, in_order = self.signature.freeze(args, kwargs)
-        return channel.begin(
-            self._shape(self.signature.names if in_order else None, None), used, current_task.get()
-        )
-
-    def end(self, channel: Channel, entry: TaskEntry, result: Any) -> None:
-        names, generated = self._generated(result)
-        if names is not None:
-            entry.shape = self._shape(entry.shape.used_names, names)
-        channel.end(entry, generated)
-
-    def _generated(self, result: Any) -> tuple[tuple[str, ...] | None, Frozen | None]:
-        if result is None:
-            return None, None
-        if self._outputs is not None:
-            if self._one_output:
-                return self._outputs, freeze((result,))
-            if type(result) is tuple and len(result) == len(self._outputs):
-                return self._outputs, freeze(result)
-        if type(result) is dict:
-            names = tuple(result)
-            if len(self._shapes) < _SHAPES_MAX and all(type(name) is str for name in names):
-                return names, freeze(tuple(result.values()))
-            return None, freeze_map(result)
-        return ("result",), freeze((result,))
-
-    def _shape(self, used_names: tuple[str, ...] | None, generated_names: tuple[str, ...] | None) -> Shape:
-        key = (used_names, generated_names)
-        shape = self._shapes.get(key)
-        if shape is None:
-            shape = self._shapes[key] = Shape(Kind.TASK, self._fixed, used_names, generated_names)
-        return shape
 
 
 @overload
@@ -84,101 +34,53 @@ def task(fn: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
 def task(
     *,
-    outputs: str | Sequence[str] | None = None,
+    outputs: Outputs | None = None,
     tags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
     subtype: str | None = None,
+    capture: Capture | None = None,
+    skip: Collection[str] = (),
+    agent_id: str | None = None,
+    light: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def task(
     fn: Callable[..., Any] | None = None,
     /,
     *,
-    outputs: str | Sequence[str] | None = None,
+    outputs: Outputs | None = None,
     tags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
     subtype: str | None = None,
+    capture: Capture | None = None,
+    skip: Collection[str] = (),
+    agent_id: str | None = None,
+    light: bool = False,
 ) -> Any:
     """Record every call of a function as a task of the current workflow.
 
-    `outputs` names the result, or the parts of a tuple; a dict result names itself; anything else is `result`, and
-    `None` is absent. `tags`, `metadata` and `subtype` go into every record.
-    """
+    Functions, methods, coroutine functions, generator functions and asynchronous ones alike. A call may say where it
+    is recorded: `train(0.1, workflow_id="w", campaign_id="c")`, unless the function takes such an argument itself.
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        fixed = {
-            "activity_id": getattr(function, "__name__", None) or type(function).__name__,
-            "subtype": subtype,
-            "tags": [str(tag) for tag in tags] or None,
-            "custom_metadata": convert(dict(metadata)) if metadata else None,
-        }
-        activity = _Activity(
-            function, outputs, {key: value for key, value in fixed.items() if value is not None}
-        )
-        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-        if flags & _GENERATORS:
-            warn_once(
-                "generators", f"{fixed['activity_id']} is a generator function: it runs, and is not captured"
-            )
-            return function
-        return _capture_coroutine(function, activity) if flags & _COROUTINE else _capture(function, activity)
+    Args:
+        fn: The function, when the decorator is used without options.
+        outputs: Names the result, or the parts of a tuple, or is a function from the result to what is recorded. A
+            dict result names itself; anything else is `result`, and `None` is absent.
+        tags: Labels of every record.
+        metadata: Goes into every record as `custom_metadata`.
+        subtype: What kind of activity it is, such as `training`.
+        capture: A function from the bound arguments to what is recorded of them.
+        skip: Names of arguments that are not recorded.
+        agent_id: The agent that acts, for calls of tools.
+        light: The cheapest form: the same facts but for the parent, and no place by call.
+    """
+    options = Options(outputs, tags, metadata, subtype, capture, skip, agent_id, light)
+
+    def decorate(function: Any) -> Any:
+        if isinstance(function, (staticmethod, classmethod)):
+            return type(function)(decorate(function.__func__))
+        return capture_calls(function, Activity(function, options), light=light)
 
     return decorate if fn is None else decorate(fn)
-
-
-def _capture(fn: Callable[P, R], activity: _Activity) -> Callable[P, R]:
-    @wraps(fn)
-    def captured(*args: P.args, **kwargs: P.kwargs) -> R:
-        workflow = current_workflow()
-        if workflow is None or workflow.channel is None:
-            return fn(*args, **kwargs)
-        channel = workflow.channel
-        entry = activity.begin(channel, args, kwargs)
-        token = current_task.set(entry)
-        try:
-            result = fn(*args, **kwargs)
-        except BaseException as error:
-            channel.fail(entry, outcome_of(error))
-            raise
-        else:
-            activity.end(channel, entry, result)
-        finally:
-            current_task.reset(token)
-            _after_task(channel)
-        return result
-
-    return captured
-
-
-def _capture_coroutine(fn: Callable[..., Any], activity: _Activity) -> Any:
-    @wraps(fn)
-    async def captured(*args: Any, **kwargs: Any) -> Any:
-        workflow = current_workflow()
-        if workflow is None or workflow.channel is None:
-            return await fn(*args, **kwargs)
-        channel = workflow.channel
-        entry = activity.begin(channel, args, kwargs)
-        token = current_task.set(entry)
-        try:
-            result = await fn(*args, **kwargs)
-        except BaseException as error:
-            channel.fail(entry, outcome_of(error))
-            raise
-        else:
-            activity.end(channel, entry, result)
-        finally:
-            current_task.reset(token)
-            _after_task(channel)
-        return result
-
-    return captured
-
-
-def _after_task(channel: Channel) -> None:
-    """Wake a sleeping sender, and help one that cannot keep up."""
-    sender = producer().sender
-    if sender.asleep:
-        sender.wake()
-    sender.relieve(channel)
 
 
 class Task:
@@ -188,6 +90,8 @@ class Task:
     with provd.Task("download", used={"url": url}) as t:
         t.generated(bytes=len(data))
     ```
+
+    Outside of a workflow it does nothing.
     """
 
     def __init__(
@@ -198,37 +102,77 @@ class Task:
         subtype: str | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
+        agent_id: str | None = None,
+        group_id: str | None = None,
+        parent: Task | str | None = None,
+        submitted_at: int | None = None,
+        started_at: int | None = None,
     ) -> None:
-        fixed: Record = {"activity_id": str(activity_id)}
-        if subtype is not None:
-            fixed["subtype"] = str(subtype)
-        if tags:
-            fixed["tags"] = [str(tag) for tag in tags]
-        if metadata:
-            fixed["custom_metadata"] = convert(dict(metadata))
+        """Begin a task.
+
+        `submitted_at` and `started_at` are UTC milliseconds, for what began earlier or elsewhere; `parent` is a task
+        or its id, instead of the current one.
+        """
+        fixed: Record = {"activity_id": str(activity_id), "subtype": subtype, "agent_id": agent_id}
+        fixed |= {"group_id": group_id, "tags": [str(tag) for tag in tags] or None}
+        fixed["custom_metadata"] = convert(dict(metadata)) if metadata else None
         self._generated: dict[str, Any] = {}
+        self._extra: Record = {} if submitted_at is None else {"submitted_at": int(submitted_at)}
         self._token: Any = None
         self._entry: TaskEntry | None = None
+        #: The task's id; None outside of a workflow.
+        self.task_id: str | None = None
         workflow = current_workflow()
         self._channel = workflow.channel if workflow is not None else None
-        if self._channel is not None:
-            shape = Shape(Kind.TASK, tuple(fixed.items()))
-            self._entry = self._channel.begin(shape, freeze_map(used or {}), current_task.get())
-            _after_task(self._channel)
+        if self._channel is None:
+            return
+        shape = Shape(Kind.TASK, tuple((key, value) for key, value in fixed.items() if value is not None))
+        above = parent.task_id if isinstance(parent, Task) else parent or current_task.get()
+        self._entry = self._channel.begin(shape, freeze_map(used or {}), above)
+        self.task_id = task_id(self._entry.producer_id, self._entry.counter)
+        if started_at is not None:
+            self._entry.started_at = started_at / 1000
+        after_task(self._channel)
 
     def generated(self, **values: Any) -> None:
         """Add results, by name."""
         self._generated.update(values)
 
-    def end(self, error: BaseException | None = None, **generated: Any) -> None:
-        """End the task, with more results or because of `error`. The second time, nothing."""
+    def end(
+        self,
+        error: BaseException | None = None,
+        *,
+        status: Status | str | None = None,
+        ended_at: int | None = None,
+        stdout: str | None = None,
+        stderr: str | None = None,
+        data: bytes | None = None,
+        **generated: Any,
+    ) -> None:
+        """End the task, with more results or because of `error`. The second time, nothing.
+
+        `status` is by default what `error` or `stderr` say; `ended_at` is in UTC milliseconds. `data` is kept as
+        bytes with its SHA-256, up to a megabyte; of more, size and checksum are kept.
+        """
+        entry, self._entry = self._entry, None
+        if entry is None or self._channel is None:
+            return
         self._generated.update(generated)
-        self._close(outcome_of(error) if error is not None else None)
+        outcome = _outcome(error, status, stderr)
+        extra = self._extra | outcome.fields()
+        if stdout is not None:
+            extra["stdout"] = str(stdout)[-STDERR_MAX:]
+        if data is not None:
+            extra["data"] = _data(data)
+        duration = None if ended_at is None else (ended_at - round(entry.started_at * 1000)) / 1000
+        results = freeze_map(self._generated) if self._generated else None
+        self._channel.state(entry, extra, results, duration)
+        after_task(self._channel)
 
     def send(self) -> None:
         """State that this happened, at the moment it was made."""
         if self._entry is not None:
-            self._close(None)
+            self.end(ended_at=round(self._entry.started_at * 1000))
 
     def __enter__(self) -> Task:
         if self._entry is not None:
@@ -243,14 +187,22 @@ class Task:
             self._token = None
         self.end(error)
 
-    def _close(self, outcome: Outcome | None) -> None:
-        entry, self._entry = self._entry, None
-        if entry is None or self._channel is None:
-            return
-        results = freeze_map(self._generated) if self._generated else None
-        if outcome is None:
-            self._channel.end(entry, results)
-        else:
-            entry.generated = results
-            self._channel.fail(entry, outcome)
-        _after_task(self._channel)
+
+def _outcome(error: BaseException | None, status: Status | str | None, stderr: str | None) -> Outcome:
+    found = outcome_of(error)
+    text = found.stderr if stderr is None else str(stderr)[-STDERR_MAX:]
+    wanted = found.status if stderr is None or error is not None else Status.ERROR
+    if status is not None:
+        try:
+            wanted = Status(status)
+        except ValueError:
+            warn_once("status", f"{status!r} is no status: use one of {', '.join(STATUSES)}")
+    return Outcome(wanted, text, found.traceback)
+
+
+def _data(data: bytes) -> Record:
+    """Binary data as a record has it."""
+    import hashlib
+
+    facts: Record = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return facts | ({"bytes": bytes(data)} if len(data) <= DATA_MAX else {})
