@@ -62,6 +62,12 @@ class Settings:
         None, "the workflow to join; `auto` makes one id per scheduler job and step"
     )
     campaign_id: str | None = _setting(None, "the campaign that workflows of this process belong to")
+    record_variables: str | None = _setting(
+        None, "environment variables that workflows record, comma separated; none but the allowlist otherwise"
+    )
+    record_packages: str | None = _setting(
+        None, "installed packages whose versions workflows record, comma separated"
+    )
     data_dir: str = field(
         default_factory=_default_data_dir,
         metadata={
@@ -103,6 +109,28 @@ class Settings:
         0.05, "share of the spool's disk that is left free; below, messages are dropped and counted", at_least=0,
         at_most=0.9,
     )  # fmt: skip
+    value_text_max: int = _setting(
+        65_536, "characters of a text (or bytes) that a record keeps; longer ones are cut, and say so", at_least=16,
+        at_most=8 * _MIB,
+    )  # fmt: skip
+    value_items_max: int = _setting(
+        10_000, "items of one container that a record keeps; of larger ones the first are kept, and they say so",
+        at_least=1, at_most=100_000,
+    )  # fmt: skip
+    value_depth_max: int = _setting(
+        16, "containers inside one another that a record keeps; deeper ones are named, not shown", at_least=1,
+        at_most=24,
+    )  # fmt: skip
+    message_bytes_max: int = _setting(
+        _MIB, "bytes of one message, packed; in a larger one the largest values are summarised until it fits",
+        at_least=16 * 1024, at_most=8 * _MIB,
+    )  # fmt: skip
+    mask_secrets: bool = _setting(
+        True, "mask what looks like a credential, by its name or as the password of a URL, before it leaves the process"
+    )  # fmt: skip
+    secret_names: str | None = _setting(
+        None, "more names of arguments and keys whose values are masked, comma separated: `pin, patient name`"
+    )
     buckets: int = _setting(
         16,
         "slots that streams are spread over, fixed by the first process to use a Redis",

@@ -14,11 +14,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from provd.common import ids
 from provd.common.settings import Settings, load_leniently
 from provd.producer.channel import Channel
+from provd.producer.code import read_code
+from provd.producer.environment import read_environment
 from provd.producer.framing import Limits
 from provd.producer.identity import Identity, read_identity
 from provd.producer.outcome import outcome_of
@@ -45,6 +48,16 @@ class Producer:
         self._sender: Sender | None = None
         #: Called with the error the process ends with, if any, before goodbye: workflows that are still open.
         self.at_close: list[Callable[[BaseException | None], None]] = []
+
+    @cached_property
+    def code(self) -> dict[str, Any]:
+        """Which code runs; read once."""
+        return read_code()
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What it runs in; read once."""
+        return read_environment(self.settings, self.identity.scheduler)
 
     def channel(self, workflow_id: str, campaign_id: str | None) -> Channel:
         """This process' channel of a workflow, made on first use."""

@@ -85,6 +85,14 @@ class Sender:
 
     # --- in the user's threads ---
 
+    def seal_spool(self) -> None:
+        """Close the spool file in hand, so that it can be brought in; the next message opens another."""
+        with self._spool_lock:
+            try:
+                self._spool.close()
+            except SpoolError as error:
+                warn_once("spool", str(error))
+
     def relieve(self, channel: Channel) -> None:
         """Cut a channel that is over the high-water mark; spool when the queue is full."""
         if channel.waiting_bytes < self._high_water:
@@ -111,11 +119,7 @@ class Sender:
         for channel in self._channels:
             self._enqueue(channel)
         self._spool_queue()
-        with self._spool_lock:
-            try:
-                self._spool.close()
-            except SpoolError as error:
-                warn_once("spool", str(error))
+        self.seal_spool()
 
     def abandon(self) -> None:
         """Let go of the parent's files, in the child after a fork: its messages are the parent's to send."""

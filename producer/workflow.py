@@ -21,7 +21,6 @@ from provd.producer import context
 from provd.producer.arguments import parsed_ids
 from provd.producer.capture import convert
 from provd.producer.channel import Channel
-from provd.producer.code import read_code
 from provd.producer.identity import automatic_id
 from provd.producer.outcome import Outcome, outcome_of
 from provd.producer.process import producer
@@ -31,6 +30,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 AUTOMATIC = "auto"
+
+#: The code flag of a coroutine function.
+_COROUTINE = 0x80
 
 _ID_VARIABLES = ("PROVD_WORKFLOW_ID", "PROVD_CAMPAIGN_ID")
 
@@ -58,6 +60,8 @@ class Workflow:
         subtype: str | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
+        parent_workflow_id: str | None = None,
+        persist: bool = False,
     ) -> None:
         self.name = name
         self.workflow_id = workflow_id
@@ -67,6 +71,9 @@ class Workflow:
         self._own = own
         self._given_id = workflow_id
         self._given_campaign = campaign_id
+        self._parent_id = parent_workflow_id
+        self._persist = persist
+        self._persisting: Any = None
         self._stated: Record = {
             "args": dict(args) if args else None,
             "subtype": subtype,
@@ -85,8 +92,9 @@ class Workflow:
         """Begin; tasks from here on belong to this workflow. Raises `InvalidId` for an id that cannot be one."""
         if self._given_id is not None and self._given_id != AUTOMATIC:
             ids.check_id(self._given_id, "workflow_id")
-        if self._given_campaign is not None:
-            ids.check_id(self._given_campaign, "campaign_id")
+        for value, what in ((self._given_campaign, "campaign_id"), (self._parent_id, "parent_workflow_id")):
+            if value is not None:
+                ids.check_id(value, what)
         current = producer()
         if not current.settings.enabled:
             return self
@@ -101,7 +109,10 @@ class Workflow:
         self.channel.state_workflow(dict(self._record))
         self._enter()
         current.at_close.append(self.stop)
+        current.sample(self.channel)
         current.sender.wake()
+        if self._persist:
+            self._persisting = _start_persisting(self.workflow_id)
         return self
 
     def stop(self, error: BaseException | None = None) -> None:
@@ -121,6 +132,8 @@ class Workflow:
         if self.stop in current.at_close:
             current.at_close.remove(self.stop)
         current.sender.wake()
+        if self._persisting is not None:
+            self._persisting.finish()
 
     def __enter__(self) -> Workflow:
         return self.start()
@@ -131,14 +144,9 @@ class Workflow:
         self.stop(error)
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
-        """Run every call of `fn` as a workflow of its own."""
-
-        @wraps(fn)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            with self._again(fn):
-                return fn(*args, **kwargs)
-
-        return run
+        """Run every call of `fn` as a workflow of its own; of a coroutine function, to its last step."""
+        wrapped: Callable[P, R] = _each_call(fn, lambda: self._again(fn))
+        return wrapped
 
     def _again(self, fn: Callable[..., Any]) -> Workflow:
         copy = Workflow(
@@ -146,6 +154,8 @@ class Workflow:
             workflow_id=self._given_id,
             campaign_id=self._given_campaign,
             own=self._own,
+            parent_workflow_id=self._parent_id,
+            persist=self._persist,
         )
         copy._stated = dict(self._stated)
         return copy
@@ -181,19 +191,12 @@ class Workflow:
         """What is known at the start. A joiner ranks lowest and states no time: those are the owner's to say."""
         record: Record = {key: convert(value) for key, value in self._stated.items() if value is not None}
         record["name"] = self.name or _script_name()
-        if self._enclosing is not None and self._enclosing.workflow_id != self.workflow_id:
-            record["parent_workflow_id"] = self._enclosing.workflow_id
+        parent_id = self._parent_id or (self._enclosing.workflow_id if self._enclosing is not None else None)
+        if parent_id not in (None, self.workflow_id):
+            record["parent_workflow_id"] = parent_id
         current = producer()
-        record |= {
-            "user": current.identity.user,
-            "argv": convert(list(sys.argv)),
-            "cwd": _cwd(),
-            "code": read_code(),
-        }
-        environment: Record = {"python": sys.version.partition(" ")[0], "executable": sys.executable}
-        if current.identity.scheduler:
-            environment["scheduler"] = current.identity.scheduler
-        record["environment"] = environment
+        record |= {"user": current.identity.user, "argv": convert(list(sys.argv)), "cwd": _cwd()}
+        record |= {"code": current.code, "environment": current.environment}
         if self.owned:
             record |= {"status": Status.RUNNING.value, "started_at": clock.now_ms()}
         else:
@@ -240,6 +243,24 @@ class Workflow:
         self._environment = {}
 
 
+def _each_call(fn: Any, begin: Callable[[], Workflow]) -> Any:
+    if getattr(getattr(fn, "__code__", None), "co_flags", 0) & _COROUTINE:
+
+        @wraps(fn)
+        async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
+            with begin():
+                return await fn(*args, **kwargs)
+
+        return run_coroutine
+
+    @wraps(fn)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with begin():
+            return fn(*args, **kwargs)
+
+    return run
+
+
 def workflow(
     name: str | None = None,
     *,
@@ -250,11 +271,14 @@ def workflow(
     subtype: str | None = None,
     tags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
+    parent_workflow_id: str | None = None,
+    persist: bool = False,
 ) -> Workflow:
     """A workflow to enter, to start, or to decorate a function with.
 
     `workflow_id` joins a workflow that someone else made; `own=True` owns it all the same. Without one, the id comes
     from `--workflow-id` (see `provd.add_arguments`), else from `PROVD_WORKFLOW_ID`, else it is made here.
+    `persist=True` brings the records into the store from a thread of this program, for machines without a consumer.
 
     Raises `InvalidId` on start when `workflow_id` or `campaign_id` is not 1-128 ASCII letters, digits and `._-`.
     """
@@ -267,7 +291,21 @@ def workflow(
         subtype=subtype,
         tags=tags,
         metadata=metadata,
+        parent_workflow_id=parent_workflow_id,
+        persist=persist,
     )
+
+
+def _start_persisting(workflow_id: str) -> Any:
+    """Start the consumer's side in this process; None, with a warning, where it is not installed."""
+    from importlib import import_module
+
+    try:
+        # By name: the producer does not depend on the consumer, which a compute node does not even have.
+        return import_module("provd.persisting").start(workflow_id, producer())
+    except ImportError as error:
+        warn_once("persist", f"persist=True: {error}")
+        return None
 
 
 def current_workflow() -> Workflow | None:

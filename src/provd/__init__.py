@@ -25,15 +25,17 @@ if TYPE_CHECKING:
     from provd.producer.task import Task as Task
     from provd.producer.task import task as task
     from provd.producer.workflow import workflow as workflow
+    from provd.query.jsonl import read_jsonl as read_jsonl
 
 __version__ = "0.1.0"
 
-__all__ = ["Task", "__version__", "add_arguments", "flush", "task", "workflow", "wrap"]
+__all__ = ["Task", "__version__", "add_arguments", "flush", "read_jsonl", "task", "workflow", "wrap"]
 
 _HOME = {
     "Task": "provd.producer.task",
     "add_arguments": "provd.producer.arguments",
     "flush": "provd.producer.process",
+    "read_jsonl": "provd.query.jsonl",
     "task": "provd.producer.task",
     "workflow": "provd.producer.workflow",
     "wrap": "provd.producer.context",

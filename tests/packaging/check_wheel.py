@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Everything below `provd/` in the wheel.
 CONTENTS = {
-    "__init__.py", "__main__.py", "py.typed", "testing.py",
+    "__init__.py", "__main__.py", "persisting.py", "py.typed", "testing.py",
     "cli", "common", "consumer", "examples", "producer", "query", "store",
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import provd
 
-EXPECTED = ["Task", "__version__", "add_arguments", "flush", "task", "workflow", "wrap"]
+EXPECTED = ["Task", "__version__", "add_arguments", "flush", "read_jsonl", "task", "workflow", "wrap"]
 
 
 def test_the_public_names_are_these_and_sorted() -> None:
