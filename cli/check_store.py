@@ -18,6 +18,7 @@ from provd.common.settings import Settings, mask_url
 #: The oldest MongoDB that has every operation provd uses.
 _OLDEST_MONGODB = (4, 2)
 
+_INITIATE_IT = "it is a replica set without a primary: once, when it is new, mongosh --eval 'rs.initiate()'"
 _START_IT = "start MongoDB there, or name another store: PROVD_STORE_URL=mongodb://HOST:27017/provd"
 
 
@@ -31,7 +32,9 @@ def check_store(settings: Settings) -> Iterator[Check]:
     try:
         yield from _check_mongodb(url)
     except ServiceUnavailable as error:
-        yield Check("store", Level.UNREACHABLE, str(error), _START_IT)
+        yield Check(
+            "store", Level.UNREACHABLE, str(error), _INITIATE_IT if "Primary()" in str(error) else _START_IT
+        )
     except MissingExtra as error:
         yield Check("store", Level.FAILED, f"{mask_url(url)} was not asked: no pymongo here", str(error))
     except ProvdError as error:

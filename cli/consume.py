@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from provd.cli import output
 from provd.cli.exits import FAILED
 from provd.cli.options import BrokerOption, SettingsOption, settings_file_of
 from provd.cli.stopping import stopped_by_signals
+from provd.cli.workers import run_workers
 from provd.common.errors import UsageError
 from provd.common.ids import check_id
 from provd.common.settings import Settings
@@ -60,12 +62,19 @@ def consume(
             help="Serve Prometheus metrics on this loopback port.",
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", min=1, max=256, help="Processes on this host; their metrics take successive ports."
+        ),
+    ] = 1,
     settings_file: SettingsOption = None,
 ) -> None:
     """Move captured messages from the broker into the store, until told to stop.
 
-    SIGTERM or Ctrl-C finishes the batch in hand; a second one stops at once. With --exit-when-done the exit status is
-    0 when all is stored, and 1 when nothing has happened for --grace seconds.
+    SIGTERM or Ctrl-C finishes the batch in hand; a second one stops at once.
+
+    With --exit-when-done it exits 0 when all is stored, and 1 when nothing has happened for --grace seconds.
     """
     workflow_ids = [check_id(text, "--workflow-id") for text in workflow_id or ()]
     if exit_when_done and not workflow_ids:
@@ -88,6 +97,10 @@ def consume(
             overrides |= stack.enter_context(_embedded_services(settings))
             settings = load(overrides=overrides, settings_file=file)
         _check_broker_named(settings)
+        if workers > 1:
+            raise typer.Exit(
+                _run_workers(workers, settings, workflow_ids, file, grace if exit_when_done else None)
+            )
         consumer = stack.enter_context(
             Consumer.open(settings, workflow_ids=workflow_ids, on_progress=status.on_progress)
         )
@@ -96,6 +109,22 @@ def consume(
         status.finish(consumer.progress)
     if not complete:
         raise typer.Exit(FAILED)
+
+
+def _run_workers(
+    count: int, settings: Settings, workflow_ids: Sequence[str], file: str | None, grace_s: float | None
+) -> int:
+    """Run several consumers with these options; the worst exit status."""
+    arguments = [part for workflow_id in workflow_ids for part in ("--workflow-id", workflow_id)]
+    if file is not None:
+        arguments += ["--settings", file]
+    if grace_s is not None:
+        arguments += ["--exit-when-done", "--grace", str(grace_s)]
+    services = {
+        "PROVD_BROKER_URL": settings.resolved_broker_url(),
+        "PROVD_STORE_URL": settings.resolved_store_url(),
+    }
+    return run_workers(count, arguments, services, say=output.say, metrics_port=settings.metrics_port)
 
 
 class _WishToStop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -306,4 +307,12 @@ def _say_how_to_go_on(store_url: str, workflow_id: str) -> None:
     # Not wrapped: it is there to be copied.
     sys.stdout.write(f"  export PROVD_STORE_URL={store_url}\n")
     for command in (f"runs show {workflow_id[:6]}", "tasks --status ERROR", "runs tail"):
-        sys.stdout.write(f"  provd {command}\n")
+        sys.stdout.write(f"  {_program()} {command}\n")
+
+
+def _program() -> str:
+    """How `provd` is called here: it need not be on `PATH`."""
+    called = sys.argv[0]
+    if Path(called).name != "provd":
+        return f"{sys.executable} -m provd"
+    return "provd" if shutil.which("provd") == str(Path(called).absolute()) else called

@@ -10,13 +10,29 @@ import typer
 from typer.core import TyperGroup
 
 from provd.cli import config, consume, demo, doctor, query, replay, run, runs, tasks
-from provd.cli.exits import DONE, INTERRUPTED, exit_status
+from provd.cli.exits import DONE, INTERRUPTED, USAGE, exit_status
 from provd.cli.output import say_error
 from provd.common.errors import ProvdError
 
+#: What click raises for options and arguments that it cannot take; some versions of Typer bring a click of their own.
+_WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
+
 
 class ProvdGroup(TyperGroup):
-    """The root group: the one place where an error of ours ends a command."""
+    """The root group: the one place where an error ends a command."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run and exit; a wrong option or argument becomes one line, as errors of ours do."""
+        if options.get("standalone_mode") is False:
+            return super().main(*args, **options)
+        options["standalone_mode"] = False
+        try:
+            status = super().main(*args, **options)
+        except _WrongUsage as error:
+            if type(error).__name__ != "NoArgsIsHelpError":  # of that, the help has been printed
+                say_error(_usage_line(error))
+            sys.exit(USAGE)
+        sys.exit(status or DONE)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; whatever it raises on purpose becomes one clear message and the status that fits."""
@@ -33,6 +49,16 @@ class ProvdGroup(TyperGroup):
             # Whoever read our output (`| head`) has had enough. Python would complain again when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(DONE) from None
+
+
+def _usage_line(error: Any) -> str:
+    """What is wrong, the value if there is one, and where to read on."""
+    text = error.format_message().rstrip(".")
+    details: Any = getattr(error.__cause__, "errors", None)
+    if details is not None:
+        text += f", not {details()[0]['input']!r}"
+    text = text[:1].lower() + text[1:]
+    return f"{text}; see `{error.ctx.command_path} -h`" if error.ctx is not None else text
 
 
 app = typer.Typer(

@@ -25,10 +25,17 @@ _COLUMNS = {
 def query(
     context: typer.Context,
     collection: Annotated[
-        str, typer.Argument(help="tasks, workflows, producers, samples, ledger, beats or quarantine.")
+        str,
+        typer.Argument(
+            metavar="COLLECTION", help="tasks, workflows, producers, samples, ledger, beats or quarantine."
+        ),
     ],
     filter: Annotated[
-        str, typer.Argument(help='A MongoDB filter in JSON, such as \'{"status": "ERROR"}\'; none means all.')
+        str,
+        typer.Argument(
+            metavar="FILTER",
+            help='A MongoDB filter in JSON, such as \'{"status": "ERROR"}\'; none means all.',
+        ),
     ] = "{}",
     fields: Annotated[
         Optional[str], typer.Option("--fields", metavar="A,B.C", help="Only these fields; dots reach inside.")

@@ -102,6 +102,7 @@ def _environment(environment: Record) -> list[tuple[str, str]]:
 
 def _print_failure(record: Record) -> None:
     if record.get("stderr"):
+        output.print_line("\nerror", style="bold")
         output.print_line(str(record["stderr"]).strip(), style="red", indent=2)
     if record.get("traceback"):
         _print_traceback(str(record["traceback"]))

@@ -24,9 +24,9 @@ def sample_text() -> str:
 
 def _entry(item: dataclasses.Field[object]) -> str:
     words = f"{item.metadata['help']} [{PREFIX}{item.name.upper()}]"
-    lines = textwrap.wrap(
-        words[:1].upper() + words[1:], _WIDTH, break_long_words=False, break_on_hyphens=False
-    )
+    if "://" not in words.split(maxsplit=1)[0]:
+        words = words[:1].upper() + words[1:]
+    lines = textwrap.wrap(words, _WIDTH, break_long_words=False, break_on_hyphens=False)
     comment = "".join(f"# {line}\n" for line in lines)
     return f"\n{comment}# {item.name}:{_default(item)}\n"
 

@@ -17,7 +17,7 @@ def test_show_says_where_each_value_came_from_and_masks_passwords(
     run_provd: RunProvd, tmp_path: Path
 ) -> None:
     file = tmp_path / "site.yaml"
-    file.write_text("heartbeat_s: 20\nstore_url: mongodb://ada:secret@db/provd\n", encoding="utf-8")
+    file.write_text("heartbeat_s: 20\nstore_url: mongodb://ada:hunter2@db/provd\n", encoding="utf-8")
 
     done = run_provd("--settings", str(file), "config", "show", "--json", env={"PROVD_BUCKETS": "4"})
 
@@ -29,7 +29,7 @@ def test_show_says_where_each_value_came_from_and_masks_passwords(
     assert (shown["buckets"]["value"], shown["buckets"]["source"]) == (4, "environment")
     assert (shown["flush_interval_s"]["value"], shown["flush_interval_s"]["source"]) == (0.2, "default")
     assert shown["store_url"]["value"] == "mongodb://ada:***@db/provd"
-    assert "secret" not in done.stdout + done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 def test_options_win_over_the_environment_and_are_named_as_the_source(run_provd: RunProvd) -> None:

@@ -99,6 +99,25 @@ def test_each_kind_of_error_has_its_exit_status(error: errors.ProvdError, status
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["runs", "tail", "--limt", "3"], ["--limt", "--limit", "`provd runs tail -h`"]),
+        (["runs", "tail", "-n", "many"], ["--limit", "'many'", "integer", "`provd runs tail -h`"]),
+        (["runs", "tial"], ["'tial'", "`provd runs -h`"]),
+        (["query"], ["COLLECTION", "`provd query -h`"]),
+    ],
+)
+def test_wrong_usage_is_one_line_with_the_option_the_value_and_where_to_read_on(
+    arguments: list[str], words: list[str]
+) -> None:
+    result = CliRunner().invoke(app, arguments, prog_name="provd")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(r"provd: [^\n]+\n", result.stderr)
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+@pytest.mark.parametrize(
     ("raised", "status", "said"),
     [
         (errors.NotFound("no such run"), 1, "provd: no such run\n"),

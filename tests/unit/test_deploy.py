@@ -192,8 +192,8 @@ def test_the_redis_of_compose_gets_its_password_by_a_file_that_is_its_own(tmp_pa
     """Run the container's command, with the image's paths and programs replaced by ones of this machine."""
     # Given
     _, _, script = _compose()["services"]["redis"]["command"]
-    script = script.replace("$$", "$").replace("/usr/local/etc/redis/redis.conf", str(_REDIS_CONF))
-    script = script.replace(" /tmp/", f" {tmp_path}/").replace("chown redis:redis", "true")
+    script = script.replace("$$", "$").replace(" /tmp/", f" {tmp_path}/").replace("chown redis:redis", "true")
+    script = script.replace("/usr/local/etc/redis/redis.conf", str(_REDIS_CONF))
     script = script.replace("docker-entrypoint.sh redis-server", "test -r")
     environment = {
         "PATH": os.environ["PATH"],
