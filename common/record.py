@@ -76,7 +76,7 @@ LOST = "LOST"
 #: Derived by readers, never stored: finished, and some of its tasks failed.
 DEGRADED = "DEGRADED"
 
-TIME_FIELDS = ("submitted_at", "started_at", "ended_at", "closed_at", "received_at", "beat_at")
+TIME_FIELDS = ("submitted_at", "started_at", "ended_at", "closed_at", "sampled_at", "received_at", "beat_at")
 
 #: Times that a lower message may lend to a higher one that lacks them.
 LENT_FIELDS = ("submitted_at", "started_at")

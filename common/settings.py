@@ -23,6 +23,7 @@ from typing import Any
 
 from provd.common.errors import InvalidId, SettingsError
 from provd.common.ids import check_id
+from provd.common.telemetry import groups_of
 
 PREFIX = "PROVD_"
 LOCAL_FILE = "provd.yaml"
@@ -91,7 +92,10 @@ class Settings:
         256 * 1024, "bytes of one frame, roughly, at most", at_least=1024, at_most=64 * _MIB
     )
     exit_drain_s: float = _setting(
-        2.0, "seconds a process may spend at its exit on sending what is left; then it is spooled", at_least=0
+        2.0,
+        "seconds a process may spend at its exit on sending what is left; then it is spooled",
+        at_least=0,
+        at_most=86_400,
     )
     connect_timeout_s: float = _setting(
         1.0, "seconds to wait for Redis to accept or answer", at_least=0.05, at_most=60
@@ -110,7 +114,7 @@ class Settings:
         at_most=0.9,
     )  # fmt: skip
     value_text_max: int = _setting(
-        65_536, "characters of a text (or bytes) that a record keeps; longer ones are cut, and say so", at_least=16,
+        65_536, "characters of a text (or bytes) that a record keeps; longer ones are cut, and say so", at_least=256,
         at_most=8 * _MIB,
     )  # fmt: skip
     value_items_max: int = _setting(
@@ -155,6 +159,17 @@ class Settings:
     )
     metrics_port: int | None = _setting(None, "loopback port of the Prometheus metrics; not set: none", at_least=1,
                                         at_most=65535)  # fmt: skip
+    telemetry: str | None = _setting(
+        None,
+        "readings of every task that does not say otherwise: true, or a list of cpu, memory, disk, network, process"
+        " and gpu, comma separated; true is all but gpu; not set: none",
+    )
+    sample_interval_s: float | None = _setting(
+        None,
+        "seconds between samples of each node, taken by one process per node and workflow; not set: none",
+        at_least=0.1,
+        at_most=86_400,
+    )
 
     def __post_init__(self) -> None:
         for key in _FIELDS:
@@ -163,18 +178,14 @@ class Settings:
     @property
     def data_path(self) -> Path:
         """`data_dir` as an absolute path."""
-        return Path(os.path.expanduser(self.data_dir)).absolute()
+        return _absolute(os.path.expanduser(self.data_dir))
 
     @property
     def spool_path(self) -> Path:
         """Where this process spools: the folder of a `file://` broker, else `spool_dir`, else inside `data_dir`."""
         if self.broker_url is not None and self.broker_url.startswith("file:"):
-            return Path(self.broker_url.removeprefix("file://")).absolute()
-        return (
-            Path(os.path.expanduser(self.spool_dir)).absolute()
-            if self.spool_dir
-            else self.data_path / "spool"
-        )
+            return _absolute(self.broker_url.removeprefix("file://"))
+        return _absolute(os.path.expanduser(self.spool_dir)) if self.spool_dir else self.data_path / "spool"
 
     @property
     def embedded_socket(self) -> Path:
@@ -192,6 +203,11 @@ class Settings:
         """The file of this user's embedded store."""
         return self.data_path / "provd.db"
 
+    @property
+    def telemetry_groups(self) -> tuple[str, ...]:
+        """The groups of readings that `telemetry` names."""
+        return groups_of(self.telemetry or "")
+
     def resolved_broker_url(self) -> str:
         """The broker to use; empty for the spool alone."""
         if self.broker_url is not None:
@@ -205,6 +221,13 @@ class Settings:
             return self.store_url
         file = self.embedded_store
         return f"sqlite:///{file}" if file.exists() else "mongodb://localhost:27017/provd"
+
+
+def _absolute(path: str) -> Path:
+    try:
+        return Path(path).absolute()
+    except FileNotFoundError:
+        return Path(path)  # the working directory is gone: who writes here is told so, not who asks
 
 
 #: Longest path of a unix socket that every supported system takes.
@@ -309,11 +332,15 @@ def _read_file(file: str) -> dict[Any, Any]:
             text = stream.read()
     except OSError as error:
         raise SettingsError(f"settings file {file}: {error.strerror}; name a readable YAML file") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"settings file {file} is not text in UTF-8; name a readable YAML file"
+        ) from error
     import yaml
 
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 30th of February
         raise SettingsError(f"settings file {file} is not YAML: {' '.join(str(error).split())}") from error
     if document is None:
         return {}
@@ -339,7 +366,7 @@ def _is_known(key: str, where: str, wrong: list[SettingsError] | None) -> bool:
 def _convert(key: str, origin: Origin) -> Any:
     """A value as its key's type; text is read as YAML would read it."""
     kind = str(_FIELDS[key].type)
-    value = origin.value
+    value = as_text(key, origin.value)
     if isinstance(value, str) and "str" not in kind:
         value = _from_text(key, value.strip(), kind, origin)
     if "str" in kind and isinstance(value, os.PathLike):
@@ -349,6 +376,15 @@ def _convert(key: str, origin: Origin) -> Any:
     if value is None and _FIELDS[key].default is not None:
         value = _default(key)
     _check(key, value, origin.source)
+    return value
+
+
+def as_text(key: str, value: Any) -> Any:
+    """The value of a key that is text and that YAML writes as a truth or a list; any other value as it is."""
+    if key == "telemetry" and isinstance(value, bool):
+        return str(value).lower()
+    if key == "telemetry" and isinstance(value, list):
+        return ",".join(str(item) for item in value)
     return value
 
 
@@ -375,7 +411,7 @@ def _from_text(key: str, text: str, kind: str, origin: Origin) -> Any:
             return _WORDS[text.lower()]
         if kind.startswith("int"):
             return int(text) if text else None
-        return float(text)
+        return float(text) if text or "None" not in kind else None
     except (KeyError, ValueError):
         raise SettingsError(f"{origin.source} is {text!r}: {_expected(key)}") from None
 
@@ -422,6 +458,11 @@ def _check_meaning(key: str, value: Any, source: str) -> None:
             check_id(value, source)
         except InvalidId as error:
             raise SettingsError(str(error)) from None
+    elif key == "telemetry":
+        try:
+            groups_of(value)
+        except ValueError as error:
+            raise SettingsError(f"{source}: {error}") from None
 
 
 def _check_scheme(url: str, schemes: tuple[str, ...], source: str) -> None:

@@ -53,6 +53,7 @@ class _Sourced(BaseSettings):
     @classmethod
     def _empty_is_default(cls, value: Any, info: ValidationInfo) -> Any:
         field = cls.model_fields[str(info.field_name)]
+        value = common.as_text(str(info.field_name), value)
         is_text = "str" in str(field.annotation)
         if value is None or (value == "" and not is_text):
             return field.get_default(call_default_factory=True)

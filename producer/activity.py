@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from provd.common.errors import InvalidId
 from provd.common.ids import check_id
-from provd.common.record import Kind, Record
+from provd.common.record import RANKS, Kind, Record, Status
 from provd.common.wire import Shape
-from provd.producer.capture import Frozen, convert, freeze, freeze_map
+from provd.producer.border import swallow
+from provd.producer.capture import Frozen, can_share, convert, freeze_map, freeze_named
 from provd.producer.channel import Channel, TaskEntry
 from provd.producer.context import current_task
+from provd.producer.interrupts import pass_on
+from provd.producer.outcome import outcome_of
 from provd.producer.process import producer
 from provd.producer.signature import Signature
 from provd.producer.warning import warn_once
 from provd.producer.workflow import current_workflow
 
+if TYPE_CHECKING:
+    from provd.producer.telemetry import Reading
+
 #: Result shapes kept per function; a function whose dicts have ever other keys names them in each row.
 _SHAPES_MAX = 16
+
+#: The name of a result that has no other.
+_RESULT = ("result",)
 
 #: Keywords of a call that say where it is recorded, unless the function takes them itself.
 _OVERRIDES = ("workflow_id", "campaign_id")
 
 Outputs: TypeAlias = str | Sequence[str] | Callable[[Any], Mapping[str, Any]]
+Telemetry: TypeAlias = bool | str | Iterable[str]
 Capture: TypeAlias = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
@@ -33,13 +44,21 @@ class Options:
     """What the decorator was given."""
 
     outputs: Outputs | None = None
-    tags: Sequence[str] = ()
+    tags: str | Sequence[str] = ()
     metadata: Mapping[str, Any] | None = None
     subtype: str | None = None
     capture: Capture | None = None
     skip: Collection[str] = ()
     agent_id: str | None = None
     light: bool = False
+    telemetry: Telemetry | None = None
+
+
+#: A light call on its way: channel, producer, arguments, their names, and its start in seconds since 1970.
+LightCall: TypeAlias = tuple[Channel, str, Frozen, tuple[str, ...] | None, float]
+
+#: Light calls between two looks at the sender; the first after a cut always looks.
+_TEND_EVERY = 64
 
 
 class Activity:
@@ -48,36 +67,102 @@ class Activity:
     def __init__(self, fn: Callable[..., Any], options: Options) -> None:
         self.name = getattr(fn, "__name__", None) or type(fn).__name__
         self.signature = Signature(fn, options.skip)
-        self._fixed = tuple(_fixed(self.name, options).items())
+        self._options = options
         self._capture = options.capture
+        self._telemetry = groups_asked(options.telemetry)
         self._function = options.outputs if callable(options.outputs) else None
         self._names = _names(options.outputs)
         self._one = isinstance(options.outputs, str)
         self._shapes: dict[tuple[tuple[str, ...] | None, tuple[str, ...] | None], Shape] = {}
         self._overrides = tuple(name for name in _OVERRIDES if not self.signature.declares(name))
 
-    def place(self, kwargs: dict[str, Any]) -> tuple[Channel | None, Record | None]:
-        """Where this call is recorded, if anywhere, and what its record says of that beside; takes overrides out."""
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Channel, TaskEntry] | None:
+        """Open a task for a call, where calls are recorded now; takes what says otherwise out of its keywords."""
+        try:
+            channel, extra = self._place(kwargs)
+            if channel is None:
+                return None
+            used, names = self.used(args, kwargs)
+            groups = channel.telemetry if self._telemetry is None else self._telemetry
+            reading = start_reading(groups) if groups else None
+            entry = channel.begin(self.shape(names, None), used, current_task.get())
+            entry.extra = extra
+            entry.reading = reading
+        except Exception as error:  # noqa: BLE001 - the border of the traced program
+            swallow(error)
+            return None
+        return channel, entry
+
+    def end(self, channel: Channel, entry: TaskEntry, result: Any) -> None:
+        """Close it with what the call returned."""
+        try:
+            names, generated = self.generated(result)
+            if names is not None:
+                entry.shape = self.shape(entry.shape.used_names, names)
+            channel.end(entry, generated)
+            after_task(channel)
+        except Exception as error:  # noqa: BLE001 - the border of the traced program
+            swallow(error)
+
+    def fail(self, channel: Channel, entry: TaskEntry, raised: BaseException) -> None:
+        """Close it with what the call raised."""
+        try:
+            channel.fail(entry, outcome_of(raised))
+            after_task(channel)
+        except Exception as error:  # noqa: BLE001 - the border of the traced program
+            swallow(error)
+
+    # --- the cheapest form: no parent, no place by call, never open ---
+
+    def begin_light(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LightCall | None:
+        """What is known when a call begins."""
+        try:
+            workflow = current_workflow()
+            if workflow is None or workflow.channel is None:
+                return None
+            used, names = self.used(args, kwargs)
+        except Exception as error:  # noqa: BLE001 - the border of the traced program
+            swallow(error)
+            return None
+        return workflow.channel, workflow.channel.producer_id, used, names, time.time()
+
+    def end_light(self, call: LightCall, duration: float, result: Any) -> None:
+        """State a call that went well."""
+        try:
+            names, generated = self.generated(result)
+            self._note(call, duration, names, generated)
+        except Exception as error:  # noqa: BLE001 - the border of the traced program
+            swallow(error)
+
+    def fail_light(self, call: LightCall, duration: float, raised: BaseException) -> None:
+        """State a call that raised."""
+        try:
+            fields = outcome_of(raised).fields()
+            self._note(call, duration, None, None, RANKS[fields.pop("status")], fields)
+        except Exception as error:  # noqa: BLE001 - the border of the traced program
+            swallow(error)
+
+    def _note(
+        self,
+        call: LightCall,
+        duration: float,
+        names: tuple[str, ...] | None,
+        generated: Frozen | None,
+        rank: int = RANKS[Status.FINISHED.value],
+        extra: Record | None = None,
+    ) -> None:
+        channel, producer_id, used, used_names, started_at = call
+        if channel.producer_id != producer_id:
+            return  # begun before a fork: the parent's to state
+        channel.note(self.shape(used_names, names), used, generated, started_at, duration, None, rank, extra)
+        if len(channel.light) % _TEND_EVERY == 1:
+            after_task(channel)
+
+    def _place(self, kwargs: dict[str, Any]) -> tuple[Channel | None, Record | None]:
         workflow = current_workflow()
         if kwargs and any(name in kwargs for name in self._overrides):
             return self._overridden(kwargs, workflow.channel if workflow is not None else None)
         return (workflow.channel if workflow is not None else None), None
-
-    def begin(
-        self, channel: Channel, args: tuple[Any, ...], kwargs: dict[str, Any], extra: Record | None = None
-    ) -> TaskEntry:
-        """Open a task for a call."""
-        used, names = self.used(args, kwargs)
-        entry = channel.begin(self.shape(names, None), used, current_task.get())
-        entry.extra = extra
-        return entry
-
-    def end(self, channel: Channel, entry: TaskEntry, result: Any) -> None:
-        """Close it with what the call returned."""
-        names, generated = self.generated(result)
-        if names is not None:
-            entry.shape = self.shape(entry.shape.used_names, names)
-        channel.end(entry, generated)
 
     def used(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Frozen, tuple[str, ...] | None]:
         """The arguments of a call, and their names unless they name themselves."""
@@ -98,22 +183,24 @@ class Activity:
                 return None, freeze_map(chosen)
         if self._names is not None:
             if self._one:
-                return self._names, freeze((result,))
-            if isinstance(result, tuple) and len(result) == len(self._names):
-                return self._names, freeze(tuple(result))
+                return self._names, freeze_named(self._names, (result,))
+            if isinstance(result, (tuple, list)) and len(result) == len(self._names):
+                return self._names, freeze_named(self._names, tuple(result))
         if type(result) is dict:
             names = tuple(result)
-            if len(self._shapes) < _SHAPES_MAX and all(type(name) is str for name in names):
-                return names, freeze(tuple(result.values()))
+            if len(self._shapes) < _SHAPES_MAX and can_share(names):
+                return names, freeze_named(names, tuple(result.values()))
             return None, freeze_map(result)
-        return ("result",), freeze((result,))
+        return _RESULT, freeze_named(_RESULT, (result,))
 
     def shape(self, used: tuple[str, ...] | None, generated: tuple[str, ...] | None) -> Shape:
         """The shape of rows with these names."""
         key = (used, generated)
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = Shape(Kind.TASK, self._fixed, used, generated)
+            # Read now and not when the function was decorated: by now it is known what is to be masked.
+            fixed = tuple(_fixed(self.name, self._options).items())
+            shape = self._shapes[key] = Shape(Kind.TASK, fixed, used, generated)
         return shape
 
     def _overridden(
@@ -139,11 +226,28 @@ class Activity:
         try:
             return dict(function(value))
         except Exception as error:  # noqa: BLE001 - a user's callback may raise anything
+            pass_on(error)
             warn_once(
                 f"capture {self.name}",
                 f"{self.name}: {type(error).__name__} in what says what to record: {error}",
             )
             return None
+
+
+def groups_asked(telemetry: Telemetry | None) -> tuple[str, ...] | None:
+    """The groups of readings that tasks ask for; None leaves it to the settings."""
+    if telemetry is None:
+        return None
+    from provd.producer.telemetry import chosen
+
+    return chosen(telemetry)
+
+
+def start_reading(groups: tuple[str, ...]) -> Reading | None:
+    """The first reading of a task that has telemetry. Only now is there anything to import for it."""
+    from provd.producer.telemetry import read_start
+
+    return read_start(groups)
 
 
 def after_task(channel: Channel) -> None:
@@ -154,13 +258,23 @@ def after_task(channel: Channel) -> None:
     sender.relieve(channel)
 
 
+def text_or_none(value: Any) -> str | None:
+    """What should be text, as text: an `Enum` member gives its value."""
+    return None if value is None else str(convert(value))
+
+
+def tags_of(tags: str | Sequence[str]) -> list[str] | None:
+    """Labels as a record has them: one alone is a list of one, none is absent."""
+    return [tags] if isinstance(tags, str) else [str(tag) for tag in tags] or None
+
+
 def _fixed(name: str, options: Options) -> Record:
     fixed = {
         "activity_id": str(name),
-        "subtype": options.subtype,
-        "tags": [str(tag) for tag in options.tags] or None,
+        "subtype": text_or_none(options.subtype),
+        "tags": tags_of(options.tags),
         "custom_metadata": convert(dict(options.metadata)) if options.metadata else None,
-        "agent_id": options.agent_id,
+        "agent_id": text_or_none(options.agent_id),
     }
     return {key: value for key, value in fixed.items() if value is not None}
 

@@ -7,6 +7,7 @@ sender's decision.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,12 +43,69 @@ return 1
 """
 
 
+#: What `redis` imports that has something done before and after a fork. Imported by the sender's thread, at the moment
+#: of a fork, only the second half of it would be done.
+_FORK_MINDED = ("logging", "concurrent.futures.thread")
+
+#: Seconds that a fork waits for the import; it takes longer only where it waits for a lock of the forking thread.
+_IMPORT_WAIT_S = 5.0
+
+#: Held while `redis` is imported, and during a fork.
+_importing = threading.Lock()
+
+#: The thread that forks and holds that lock.
+_forking: int | None = None
+
+_guarded = False
+
+
+def guard_forks() -> None:
+    """Have every fork from here on wait for the import of `redis`. Called before that can begin.
+
+    A child born in the middle would inherit import locks that nobody releases, and hang at its own next import of any
+    of those modules. Registered last, ours is the first to be called before a fork: whoever is called earlier may take
+    a lock that the import needs, as `logging` does.
+    """
+    global _guarded
+    if not _guarded:
+        _guarded = True
+        for name in _FORK_MINDED:
+            import_module(name)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+        )
+
+
+def _before_fork() -> None:
+    global _forking
+    if _importing.acquire(timeout=_IMPORT_WAIT_S):
+        _forking = threading.get_ident()
+
+
+def _after_fork() -> None:
+    global _forking
+    if _forking == threading.get_ident():
+        _forking = None
+        _importing.release()
+
+
+def _after_fork_in_child() -> None:
+    global _forking, _importing
+    _forking, _importing = None, threading.Lock()
+
+
 def import_redis() -> Any:
     """Import `redis`, also in a program that is already ending: short scripts end before the sender's first round.
 
     `redis` imports `concurrent.futures`, which refuses to be imported once the main thread has ended, because it
     could no longer join the threads of an executor. Nobody starts an executor here.
     """
+    with _importing:
+        import_module("encodings.idna")  # what the first look-up of a host would import
+        return _import_redis()
+
+
+def _import_redis() -> Any:
     try:
         return import_module("redis")
     except RuntimeError:
@@ -74,7 +132,8 @@ class Broker:
         self._wanted_buckets = buckets
         self._buckets = 0
         self._clock_offset = 0
-        self._errors = (redis.RedisError, OSError, ValueError)
+        # The builtin ones: an option in the URL that the client does not take, an answer of a type it did not expect.
+        self._errors = (redis.RedisError, OSError, ValueError, TypeError, AttributeError, LookupError)
         with self._translated():
             self._redis: Any = redis.Redis.from_url(
                 url,
@@ -106,7 +165,10 @@ class Broker:
                 found = self._redis.get(key)
             seconds, microseconds = self._redis.time()
             self._clock_offset = seconds * 1000 + microseconds // 1000 - clock.now_ms()
-            self._buckets = int(found)
+            buckets = int(found)
+            if buckets < 1:
+                raise ValueError(f"{key} is {buckets}: it holds the bucket count")
+            self._buckets = buckets
 
     @property
     def clock_offset(self) -> int:

@@ -1,45 +1,50 @@
 """Values, as they were at the moment of the call.
 
-- What cannot change (numbers, short text, None) is kept by reference and packed by the sender; everything else is
-  converted and packed at once, so that a later change by the user's code does not reach the record.
-- Foreign code is not called: no `repr`, no properties, no `to_dict`; an object may offer `to_provd_dict()`.
-- Whatever a value does, recording it never raises.
+- What cannot change (numbers, short text, None) is kept by reference and packed by the sender. Everything else is packed
+  at once, so that a later change by the user's code does not reach the record.
+- Rows of plain values, and of flat or once nested lists, tuples and dicts of them, are packed without a walk: their
+  types are compared in C, and so are their keys with those known to be no credential. Only what may need more (other
+  types, a cap, a URL, a new key) is walked through.
+- A row that is packed is never larger than a message may be.
+- Whatever a value does, recording it never raises; `KeyboardInterrupt` alone passes, for it is the user's.
 
-Conversion: `datetime` with a zone, in whole milliseconds; without one, `date` and `time` as ISO text; `UUID`, `Path`
-and `Decimal` as text; `Enum` as its value; sets as lists; dataclasses as dicts; numpy scalars as numbers; arrays,
-tensors and data frames as a summary; anything else as its type.
+What the walk makes of a value is told in `provd.producer.walk`.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
-from enum import Enum
-from itertools import islice
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from provd.common import clock, wire
+from provd.common import wire
+from provd.producer import objects, sizing
+from provd.producer.interrupts import pass_on
+from provd.producer.rules import Rules, current_rules
+from provd.producer.secrets import hide
+from provd.producer.walk import Walk
 
 #: Immutable types that msgpack packs as they are.
 _SCALARS = frozenset({int, float, bool, type(None)})
 
+#: Types that are packed as they are, if no cap is reached.
+_ATOMS = frozenset({int, float, bool, type(None), str, bytes})
+
+#: Types that may be packed as they are, if what is in them may.
+_CONTAINERS = frozenset({list, tuple, dict})
+
+_TEXT = frozenset({str})
+
 #: Text up to this length is kept by reference; longer text is packed at once, so that the buffer's size is known.
 _SHORT_TEXT = 256
 
-#: Longest text or bytes, most items of a container, deepest nesting and most items in all that a value takes.
-TEXT_MAX = 65_536
-ITEMS_MAX = 10_000
-DEPTH_MAX = 16
-WALK_MAX = 100_000
+#: Containers with more items are walked through.
+_FLAT_MAX = 10_000
+_NESTED_MAX = 64
+_INNER_MAX = 1_000
 
-#: Immutable types whose subclasses are recorded as the type itself.
-_PLAIN_BASES: tuple[Any, ...] = (int, float, str, bytes)
-
-#: Modules whose objects may be large: recorded as type, shape and size.
-_ARRAY_MODULES = frozenset(
-    {"numpy", "torch", "jax", "jaxlib", "tensorflow", "pandas", "polars", "pyarrow", "scipy", "cupy"}
-)
+#: Names that a row may have in common with others: more of them, or longer ones, stand in the row itself.
+_NAMES_MAX = 64
+_NAME_MAX = 128
 
 #: A row of values: by reference when none of them can change, else packed.
 Frozen = tuple[Any, ...] | bytes
@@ -47,141 +52,160 @@ Frozen = tuple[Any, ...] | bytes
 
 def freeze(values: tuple[Any, ...]) -> Frozen:
     """The values of one row, safe from later changes."""
-    for value in values:
-        kind = type(value)
-        if kind not in _SCALARS and (kind is not str or len(value) > _SHORT_TEXT):
-            return wire.pack([convert(item) for item in values])
+    try:
+        for value in values:
+            kind = type(value)
+            if kind not in _SCALARS and (kind is not str or len(value) > _SHORT_TEXT or "://" in value):
+                return _pack_row(values)
+    except Exception as error:  # noqa: BLE001 - looking a class up runs the code of its metaclass
+        pass_on(error)
+        return _pack_row(values)
     return values
 
 
 def freeze_map(items: Mapping[str, Any]) -> bytes:
     """A map of values, packed."""
-    return wire.pack(convert(dict(items)))
+    now = current_rules()
+    try:
+        named = dict(items)
+        packed = _pack_plain(named, now)
+        if packed is not None:
+            return packed
+        return _fitted(_pack_map(Walk(now).convert_map(named)), now)
+    except Exception as error:  # noqa: BLE001 - a mapping of the user's may raise anything
+        pass_on(error)
+        return wire.pack({"…": _unreadable(items, error)})
 
 
 def convert(value: Any) -> Any:
-    """A value of a record that says what `value` is."""
-    return _Walk().convert(value, 0)
+    """What a record says of `value`: at most a quarter of what a message may hold."""
+    now = current_rules()
+    try:
+        converted = Walk(now).convert(value)
+        packed = wire.pack(converted)
+        limit = now.message_max // 4
+        if len(packed) + sizing.OVERHEAD <= limit:
+            return converted
+        return sizing.fit_value(wire.pack([converted]), limit)[0] if type(converted) not in _CONTAINERS else (
+            sizing.fit_value(packed, limit)
+        )  # fmt: skip
+    except Exception as error:  # noqa: BLE001 - a value's own methods may raise anything
+        pass_on(error)
+        return _unreadable(value, error)
 
 
-class _Walk:
-    """One walk through a value. It ends: cycles run into `DEPTH_MAX`, wide ones into `WALK_MAX`."""
-
-    __slots__ = ("_left",)
-
-    def __init__(self) -> None:
-        self._left = WALK_MAX
-
-    def convert(self, value: Any, depth: int) -> Any:
-        kind = type(value)
-        if kind in _SCALARS:
-            return value
-        if kind is str or kind is bytes:
-            return value if len(value) <= TEXT_MAX else _cut(value)
-        try:
-            if kind is dict:
-                return self._dict(value, depth)
-            if kind is list or kind is tuple:
-                return self._items(value, depth)
-            return self._object(value, depth)
-        except Exception as error:  # noqa: BLE001 - a value's own methods may raise anything
-            return {"type": _type_name(value), "unreadable": type(error).__name__}
-
-    def _room(self, size: int, depth: int) -> int:
-        """How many of a container's items are recorded."""
-        room = 0 if depth >= DEPTH_MAX else min(size, ITEMS_MAX, self._left)
-        self._left -= room
-        return room
-
-    def _dict(self, value: Any, depth: int) -> Any:
-        room = self._room(len(value), depth)
-        items = {
-            self._key(key): self.convert(item, depth + 1) for key, item in islice(value.copy().items(), room)
-        }
-        if room < len(value):
-            items["…"] = f"{len(value) - room} more"
-        return wire.pack_odd_map(items) if any(type(key) is tuple for key in items) else items
-
-    def _key(self, key: Any) -> Any:
-        if type(key) is str or type(key) in _SCALARS or type(key) is bytes:
-            return key
-        if type(key) is tuple:
-            return tuple(self._key(part) for part in key)
-        converted = self.convert(key, DEPTH_MAX)
-        return converted if isinstance(converted, (str, int, float, bytes)) else _type_name(key)
-
-    def _items(self, value: Any, depth: int) -> list[Any]:
-        room = self._room(len(value), depth)
-        items = [self.convert(item, depth + 1) for item in islice(value, room)]
-        if room < len(value):
-            items.append(f"… {len(value) - room} more")
-        return items
-
-    def _object(self, value: Any, depth: int) -> Any:
-        if hasattr(type(value), "to_provd_dict"):
-            return self.convert(value.to_provd_dict(), depth + 1)
-        if isinstance(value, Enum):
-            return self.convert(value.value, depth + 1)
-        for base in _PLAIN_BASES:
-            if isinstance(value, base):
-                return self.convert(_as_base(base, value), depth + 1)
-        if isinstance(value, dict):
-            return self._dict(dict(value), depth)
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return self._items(value, depth)
-        if isinstance(value, datetime):
-            return (
-                value.isoformat() if value.tzinfo is None else clock.to_datetime(clock.from_datetime(value))
-            )
-        if isinstance(value, (date, time)):
-            return value.isoformat()
-        if isinstance(value, timedelta):
-            return value.total_seconds()
-        return self._foreign(value, depth)
-
-    def _foreign(self, value: Any, depth: int) -> Any:
-        """Types of modules that are known only when the program itself has imported them."""
-        module, name = type(value).__module__.partition(".")[0], type(value).__name__
-        if module in ("uuid", "pathlib", "decimal", "fractions"):
-            return str(value)
-        if module == "argparse" and name == "Namespace":
-            return self._dict(vars(value), depth)
-        fields = getattr(type(value), "__dataclass_fields__", None)
-        if isinstance(fields, dict):
-            return self._dict({field: getattr(value, field) for field in fields}, depth)
-        numpy = sys.modules.get("numpy")
-        if numpy is not None and isinstance(value, numpy.generic):
-            return self.convert(value.item(), depth + 1)
-        if module in _ARRAY_MODULES:
-            return _summary(value)
-        return {"type": _type_name(value)}
+def freeze_named(names: tuple[str, ...], values: tuple[Any, ...]) -> Frozen:
+    """The values under these names, without their credentials."""
+    positions = current_rules().secrets.positions(names)
+    return freeze(hide_at(positions, values) if positions else values)
 
 
-def _as_base(base: type, value: Any) -> Any:
-    """The plain value of a subclass such as `numpy.float64`, without calling its overridden methods."""
-    if base is bytes:
-        return bytes.__getitem__(value, slice(None))
-    return {int: int.__int__, float: float.__float__, str: str.__str__}[base](value)
+def freezer(names: tuple[str, ...]) -> Callable[[tuple[Any, ...]], Frozen]:
+    """`freeze` for many rows of the same names."""
+    positions = current_rules().secrets.positions(names)
+    return (lambda values: freeze(hide_at(positions, values))) if positions else freeze
 
 
-def _cut(value: str | bytes) -> dict[str, Any]:
-    return {"type": type(value).__name__, "length": len(value), "cut": value[:TEXT_MAX]}
+def repack(values: tuple[Any, ...]) -> bytes:
+    """A row that was kept by reference, packed within the caps."""
+    return _pack_row(values)
 
 
-def _summary(value: Any) -> dict[str, Any]:
-    summary: dict[str, Any] = {"type": _type_name(value)}
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple):
-        summary["shape"] = [int(side) for side in shape]
-    for attribute in ("dtype", "nbytes"):
-        found = getattr(value, attribute, None)
-        if isinstance(found, int):
-            summary[attribute] = found
-        elif found is not None and not callable(found):
-            summary[attribute] = str(found)
-    return summary
+def hide_at(positions: tuple[int, ...], values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row with the credentials at these places masked."""
+    hidden = list(values)
+    for position in positions:
+        hidden[position] = hide(hidden[position])
+    return tuple(hidden)
 
 
-def _type_name(value: Any) -> str:
+def can_share(names: tuple[Any, ...]) -> bool:
+    """Whether these keys of a result may stand in a shape, which every frame repeats."""
+    return (
+        len(names) <= _NAMES_MAX
+        and _TEXT.issuperset(map(type, names))
+        and max(map(len, names), default=0) <= _NAME_MAX
+    )
+
+
+def _pack_row(values: tuple[Any, ...]) -> bytes:
+    now = current_rules()
+    try:
+        for value in values:
+            if type(value) not in _ATOMS and not _is_plain(value, now):
+                break
+        else:
+            packed = wire.pack(values)
+            if _is_final(packed, now):
+                return packed
+    except Exception as error:  # noqa: BLE001 - another thread changes a container, or a metaclass raises: walk
+        pass_on(error)
+    try:
+        walk = Walk(now)
+        return _fitted(wire.pack([walk.convert(value) for value in values]), now)
+    except Exception as error:  # noqa: BLE001 - a value's own methods may raise anything
+        pass_on(error)
+        return wire.pack([_unreadable(value, error) for value in values])
+
+
+def _pack_plain(named: dict[Any, Any], now: Rules) -> bytes | None:
+    """The map, if it can be packed as it is."""
+    try:
+        if _is_plain(named, now):
+            packed = wire.pack(named)
+            return packed if _is_final(packed, now) else None
+    except Exception as error:  # noqa: BLE001 - as for rows
+        pass_on(error)
+    return None
+
+
+def _is_plain(value: Any, now: Rules) -> bool:
+    """Whether a value can be packed as it is: a container of atoms, or of such containers."""
     kind = type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    if kind not in _CONTAINERS or len(value) > _FLAT_MAX or len(value) > now.items_max:
+        return False
+    if kind is dict:
+        if not (_TEXT.issuperset(map(type, value)) and now.secrets.innocent.issuperset(value)):
+            return False
+        value = value.values()
+    if _ATOMS.issuperset(map(type, value)):
+        return True
+    if len(value) > _NESTED_MAX or now.depth_max < 2:
+        return False
+    return all(type(item) in _ATOMS or _is_flat(item, now) for item in value)
+
+
+def _is_flat(value: Any, now: Rules) -> bool:
+    kind = type(value)
+    if kind not in _CONTAINERS or len(value) > _INNER_MAX or len(value) > now.items_max:
+        return False
+    if kind is dict:
+        if not (_TEXT.issuperset(map(type, value)) and now.secrets.innocent.issuperset(value)):
+            return False
+        value = value.values()
+    return _ATOMS.issuperset(map(type, value))
+
+
+def _is_final(packed: bytes, now: Rules) -> bool:
+    """Whether no cap can have been passed (no text is longer than its row), and there is no URL to look into."""
+    return (
+        len(packed) <= now.text_max
+        and len(packed) + sizing.OVERHEAD <= now.message_max
+        and b"://" not in packed
+    )
+
+
+def _pack_map(converted: dict[Any, Any]) -> bytes:
+    if any(type(key) is tuple for key in converted):
+        return wire.pack(wire.pack_odd_map(converted))
+    return wire.pack(converted)
+
+
+def _fitted(packed: bytes, now: Rules) -> bytes:
+    if len(packed) + sizing.OVERHEAD <= now.message_max:
+        return packed
+    return sizing.fit([packed], now.message_max)[0]
+
+
+def _unreadable(value: Any, error: Exception) -> dict[str, str]:
+    return {"type": objects.type_name(value), "unreadable": objects.type_name(error)}

@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
 
 from provd.common import clock
 from provd.common.names import WorkflowKeys
@@ -27,25 +28,33 @@ from provd.producer.framing import CutFrame, Framer, Limits, Origin
 from provd.producer.identity import Identity
 from provd.producer.outcome import Outcome
 
+if TYPE_CHECKING:
+    from provd.producer.leaving import Pending
+    from provd.producer.telemetry import Reading
+
 #: Seconds after which a task that still runs is announced by a message of its own.
 ANNOUNCE_AFTER_S = 1.0
 
 #: Bytes a task takes in the buffer, beside values that are packed already.
 _ENTRY_BYTES = 400
 
+#: Bytes that a task's telemetry takes in the buffer, as objects, roughly; some of them are shared.
+_READING_BYTES = 4000
+
 _RUNNING = RANKS[Status.RUNNING.value]
 _FINISHED = RANKS[Status.FINISHED.value]
 
 _WORKFLOW_SHAPE = Shape(Kind.WORKFLOW)
 _PRODUCER_SHAPE = Shape(Kind.PRODUCER)
+_SAMPLE_SHAPE = Shape(Kind.SAMPLE)
 
 
 class TaskEntry:
     """A task on its way: begun, perhaps ended, not yet packed."""
 
     __slots__ = (
-        "announced", "counter", "duration", "extra", "generated", "parent", "producer_id", "rank", "shape", "started",
-        "started_at", "used",
+        "announced", "counter", "duration", "extra", "generated", "parent", "producer_id", "rank", "reading", "shape",
+        "started", "started_at", "used",
     )  # fmt: skip
 
     shape: Shape
@@ -62,7 +71,16 @@ class TaskEntry:
     rank: int
     generated: Frozen | None
     extra: Record | None
+    #: Telemetry, when it was asked for; closed when the task has ended, outside of its duration.
+    reading: Reading | None
     announced: bool
+
+
+#: A task that is said once, at its end: shape, parent, started_at (seconds since 1970), duration, rank, used,
+#: generated, extra. It has no counter before it is cut, so nothing can have it as a parent.
+LightRow: TypeAlias = tuple[
+    Shape, "TaskEntry | str | None", float, float, int, Frozen, "Frozen | None", "Record | None"
+]
 
 
 class Channel:
@@ -73,6 +91,8 @@ class Channel:
     ) -> None:
         self.workflow_id = workflow_id
         self.campaign_id = campaign_id
+        #: Groups of readings that tasks take unless they say otherwise.
+        self.telemetry: tuple[str, ...] = ()
         self._identity = identity
         self._limits = limits
         self.reset(producer_id)
@@ -81,7 +101,10 @@ class Channel:
         """Start afresh as another producer: at birth, and in the child after a fork."""
         self.producer_id = producer_id
         self.entries: deque[TaskEntry] = deque()
+        self.light: deque[LightRow] = deque()
         self.open: dict[int, TaskEntry] = {}
+        #: Loop iterations that an exception has left, until it is known which.
+        self.withheld: list[Pending] = []
         self.packed_bytes = 0
         self.spooled = Ranges()
         self.dropped = Ranges()
@@ -90,8 +113,10 @@ class Channel:
         #: Milliseconds that Redis' clock is ahead of ours, once known.
         self.clock_offset: int | None = None
         self._counter = itertools.count(1)
-        self._statements: deque[Record] = deque()
+        self._statements: deque[tuple[Shape, Record]] = deque()
         self._lock = threading.Lock()
+        #: The thread that is cutting, 0 for none.
+        self._cutting = 0
         self._origin = Origin(
             producer_id,
             self.workflow_id,
@@ -121,6 +146,7 @@ class Channel:
         entry.rank = _RUNNING
         entry.generated = None
         entry.extra = None
+        entry.reading = None
         entry.announced = False
         if type(used) is bytes:
             self.packed_bytes += len(used)
@@ -152,28 +178,69 @@ class Channel:
     ) -> None:
         """Close a task as it is said to have ended: `extra` has its status, `duration` is in seconds if known."""
         entry.duration = clock.monotonic() - entry.started if duration is None else max(0.0, duration)
+        if duration is not None:
+            entry.reading = None  # it was another time that was read
         entry.rank = RANKS[extra.pop("status")]
         entry.extra = {**(entry.extra or {}), **extra} or None
         entry.generated = generated
         self.packed_bytes += _ENTRY_BYTES + (len(generated) if isinstance(generated, bytes) else 0)
         self._finish(entry)
 
+    def note(
+        self,
+        shape: Shape,
+        used: Frozen,
+        generated: Frozen | None,
+        started_at: float,
+        duration: float,
+        parent: TaskEntry | str | None = None,
+        rank: int = _FINISHED,
+        extra: Record | None = None,
+    ) -> None:
+        """State a task that has ended; it was never open. Times are seconds since 1970, and seconds."""
+        if type(used) is bytes:
+            self.packed_bytes += len(used)
+        if type(generated) is bytes:
+            self.packed_bytes += len(generated)
+        self.light.append((shape, parent, started_at, duration, rank, used, generated, extra))
+
+    def withhold(self, entry: TaskEntry) -> None:
+        """Stop the clocks of a task whose outcome is said later, by `settle`."""
+        entry.duration = clock.monotonic() - entry.started
+        if entry.reading is not None:
+            entry.extra = {**(entry.extra or {}), **entry.reading.close()}
+            entry.reading = None
+
+    def settle(self, entry: TaskEntry, outcome: Outcome) -> None:
+        """Close a task that was withheld."""
+        fields = outcome.fields()
+        entry.rank = RANKS[fields.pop("status")]
+        entry.extra = {**(entry.extra or {}), **fields} or None
+        self._finish(entry)
+
     def _finish(self, entry: TaskEntry) -> None:
         # A task begun before a fork is its parent's to end: it is not among ours.
         if self.open.get(entry.counter) is entry:
+            if entry.reading is not None:
+                entry.extra = {**(entry.extra or {}), **entry.reading.close()}
+                self.packed_bytes += _READING_BYTES
             self.entries.append(entry)
             del self.open[entry.counter]
 
     @property
     def waiting_bytes(self) -> int:
         """Bytes that wait to be cut, roughly: a race between threads may miss some until the next cut."""
-        return len(self.entries) * _ENTRY_BYTES + self.packed_bytes
+        return (len(self.entries) + len(self.light)) * _ENTRY_BYTES + self.packed_bytes
 
     # --- statements about the workflow and the producer ---
 
     def state_workflow(self, record: Record) -> None:
         """Say something about the workflow itself."""
-        self._statements.append(record)
+        self._statements.append((_WORKFLOW_SHAPE, record))
+
+    def state_sample(self, record: Record) -> None:
+        """Say what the node does."""
+        self._statements.append((_SAMPLE_SHAPE, record))
 
     def close(self, outcome: Outcome) -> None:
         """Say goodbye after what has been said so far."""
@@ -195,7 +262,13 @@ class Channel:
     @property
     def has_news(self) -> bool:
         """Whether there is something to cut."""
-        return bool(self.entries or self._statements or (self._owes_goodbye and self._greeted))
+        return bool(
+            self.entries
+            or self.light
+            or self._statements
+            or self.withheld
+            or (self._owes_goodbye and self._greeted)
+        )
 
     @property
     def awaits_announcement(self) -> bool:
@@ -218,26 +291,38 @@ class Channel:
         return self._tasks_ended + len(self.open)
 
     def cut(self) -> list[CutFrame]:
-        """Everything said so far, as frames."""
+        """Everything said so far, as frames; none where a signal handler or finalizer has interrupted this thread's
+        own cut, which goes on when it returns.
+        """
+        if self._cutting == threading.get_ident():
+            return []
         with self._lock:
-            overdue = self._overdue()
-            if not overdue and not self.has_news:
-                return []
-            framer = Framer(self._origin, self._limits, self._next_seq)
-            if not self._greeted:
-                self._greeted = True
-                framer.add_statement(_PRODUCER_SHAPE, self._about_producer(Status.RUNNING))
-            while self._statements:
-                framer.add_statement(_WORKFLOW_SHAPE, self._statements.popleft())
-            for entry in overdue:
-                entry.announced = True
-                framer.add_announcement(entry)
-            self._cut_entries(framer)
-            if self._goodbye is not None:
-                framer.add_statement(_PRODUCER_SHAPE, self._closing_record(framer.next_seq, self._goodbye))
-                self._owes_goodbye = False
-            self._next_seq = framer.next_seq
-            return framer.finish()
+            self._cutting = threading.get_ident()
+            try:
+                return self._cut()
+            finally:
+                self._cutting = 0
+
+    def _cut(self) -> list[CutFrame]:
+        overdue = self._overdue()
+        if not overdue and not self.has_news:
+            return []
+        framer = Framer(self._origin, self._limits, self._next_seq)
+        if not self._greeted:
+            self._greeted = True
+            framer.add_statement(_PRODUCER_SHAPE, self._about_producer(Status.RUNNING))
+        while self._statements:
+            framer.add_statement(*self._statements.popleft())
+        for entry in overdue:
+            entry.announced = True
+            framer.add_announcement(entry)
+        self._release(everything=self._goodbye is not None)
+        self._cut_entries(framer)
+        if self._goodbye is not None:
+            framer.add_statement(_PRODUCER_SHAPE, self._closing_record(framer.next_seq, self._goodbye))
+            self._owes_goodbye = False
+        self._next_seq = framer.next_seq
+        return framer.finish()
 
     def _cut_entries(self, framer: Framer) -> None:
         self.packed_bytes = 0
@@ -245,6 +330,16 @@ class Channel:
         for _ in range(len(entries)):
             framer.add_task(entries.popleft())
             self._tasks_ended += 1
+        light, counter = self.light, self._counter
+        for _ in range(len(light)):
+            framer.add_light(next(counter), light.popleft())
+            self._tasks_ended += 1
+
+    def _release(self, *, everything: bool) -> None:
+        now = clock.monotonic()
+        for pending in list(self.withheld):
+            if everything or pending.due_at <= now:
+                pending.give_up()
 
     def _overdue(self) -> list[TaskEntry]:
         latest = clock.monotonic() - ANNOUNCE_AFTER_S

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Any
 
 from provd.common.settings import mask_url
+from provd.producer.rules import current_rules
 
 #: Scripts larger than this are not read for their checksum.
 _SCRIPT_MAX = 8 << 20
@@ -18,12 +20,15 @@ def read_code(file: str | None = None) -> dict[str, Any]:
 
     `file`, `sha256`, `repository`, `commit`, `branch`, `dirty`; what cannot be read is absent.
     """
-    script = _script() if file is None else Path(os.path.abspath(file))
-    if script is None:
-        return {}
-    code: dict[str, Any] = {"file": str(script)}
+    code: dict[str, Any] = {}
     try:
-        if script.stat().st_size <= _SCRIPT_MAX:
+        script = _script() if file is None else Path(os.path.abspath(file))
+        if script is None:
+            return {}
+        code["file"] = str(script)
+        facts = script.stat()
+        # Reading a pipe, such as `python /dev/stdin`, would take from the program what it is to read itself.
+        if stat.S_ISREG(facts.st_mode) and facts.st_size <= _SCRIPT_MAX:
             import hashlib
 
             code["sha256"] = hashlib.sha256(script.read_bytes()).hexdigest()
@@ -47,7 +52,7 @@ def _read_repository(script: Path, *, with_modules: bool) -> dict[str, Any]:
     facts: dict[str, Any] = dict(git.read_head(repository))
     origin = git.read_origin(repository)
     if origin:
-        facts["repository"] = mask_url(origin)
+        facts["repository"] = current_rules().secrets.text(mask_url(origin))
     files = {script, *(_loaded_below(repository.root) if with_modules else ())}
     dirty = git.is_dirty(repository, files)
     if dirty is not None:

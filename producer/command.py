@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,31 +57,51 @@ def run_command(
 
 def die_by(signal_number: int) -> None:
     """End this process as the command ended."""
-    signal.signal(signal_number, signal.SIG_DFL)
+    with suppress(OSError):  # SIGKILL and SIGSTOP have their default action, and let nobody set it
+        signal.signal(signal_number, signal.SIG_DFL)
     os.kill(os.getpid(), signal_number)
 
 
 def _run(argv: Sequence[str]) -> CommandEnd:
-    try:
-        child = subprocess.Popen(argv)
-    except FileNotFoundError:
-        return CommandEnd(NOT_FOUND, failure=f"{argv[0]}: command not found")
-    except OSError as error:
-        return CommandEnd(NOT_EXECUTABLE, failure=f"{argv[0]}: {error.strerror}")
-    with _forwarding(child):
+    with _forwarding() as forwarding:
+        try:
+            child = subprocess.Popen(argv)
+        except FileNotFoundError:
+            return CommandEnd(NOT_FOUND, failure=f"{argv[0]}: command not found")
+        except OSError as error:
+            return CommandEnd(NOT_EXECUTABLE, failure=f"{argv[0]}: {error.strerror}")
+        forwarding.to(child)
         status = child.wait()
     return CommandEnd(128 - status, signal_number=-status) if status < 0 else CommandEnd(status)
 
 
-@contextmanager
-def _forwarding(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    def forward(number: int, _frame: Any) -> None:
-        child.send_signal(number)
+class _Forwarding:
+    """Sends signals on to the command; those that come before there is one are kept for it."""
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._waiting: list[int] = []
+
+    def __call__(self, number: int, _frame: Any) -> None:
+        if self._child is None:
+            self._waiting.append(number)
+        else:
+            self._child.send_signal(number)
+
+    def to(self, child: subprocess.Popen[bytes]) -> None:
+        """There is a command now."""
+        self._child = child
+        for number in self._waiting:
+            child.send_signal(number)
+
+
+@contextmanager
+def _forwarding() -> Iterator[_Forwarding]:
+    forwarding = _Forwarding()
+    before = {number: signal.signal(number, forwarding) for number in _FORWARDED}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        yield
+        yield forwarding
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -34,6 +34,14 @@ current_task: contextvars.ContextVar[TaskEntry | str | None] = contextvars.Conte
 )
 
 
+def leave_task(token: contextvars.Token[TaskEntry | str | None]) -> None:
+    """Make the task from before `token` the current one again."""
+    try:
+        current_task.reset(token)
+    except ValueError:
+        pass  # a coroutine that is closed in another context than it ran in; that one has no task of ours to leave
+
+
 def wrap(fn: Callable[P, R]) -> Callable[P, R]:
     """Carry the current workflow and task into `fn`, wherever it is called.
 

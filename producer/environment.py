@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from provd.common.settings import Settings
+from provd.producer.capture import convert
 
 #: Variables that say which software runs, by the name they get. Their values are paths, names and numbers.
 _SOFTWARE = {
@@ -42,7 +43,7 @@ def read_environment(settings: Settings, scheduler: dict[str, str]) -> dict[str,
     facts |= {name: os.environ[variable] for name, variable in _SOFTWARE.items() if os.environ.get(variable)}
     variables = {name: os.environ[name] for name in _listed(settings.record_variables) if name in os.environ}
     packages = _versions(_listed(settings.record_packages))
-    for name, found in (("scheduler", scheduler), ("variables", variables), ("packages", packages)):
+    for name, found in (("scheduler", scheduler), ("variables", convert(variables)), ("packages", packages)):
         if found:
             facts[name] = found
     return facts

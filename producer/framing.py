@@ -2,20 +2,24 @@
 
 - Numbers are given here, one after the other; the numbers of a frame are consecutive.
 - A frame is closed when it holds `messages` rows or roughly `size` bytes.
+- No message leaves larger than its cap, and none with a password in what the program wrote.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from provd.common import wire
 from provd.common.ids import task_id
 from provd.common.record import RANKS, Record, Status
 from provd.common.wire import Header, Shape
+from provd.producer import sizing
+from provd.producer.capture import Frozen, repack
+from provd.producer.rules import current_rules
 
 if TYPE_CHECKING:
-    from provd.producer.channel import TaskEntry
+    from provd.producer.channel import LightRow, TaskEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,9 @@ class CutFrame:
         return len(self.header_field) + len(self.body_field)
 
 
-#: The heads of a row's array, without and with the map of extra fields.
+#: The head of any other row.
+_ROW_OF_2 = b"\x92"
+#: The heads of a task's row, without and with the map of extra fields.
 _ROW_OF_8 = b"\x98"
 _ROW_OF_9 = b"\x99"
 
@@ -67,6 +73,7 @@ class Framer:
         self.next_seq = first_seq
         self._origin = origin
         self._limits = limits
+        self._rules = current_rules()
         self._pack = wire.new_packer().pack
         self._start()
 
@@ -78,48 +85,88 @@ class Framer:
 
     def add_statement(self, shape: Shape, record: Record) -> None:
         """Add a message about something other than a task."""
-        self._add(self._pack([self._number(shape), record]))
+        fields = self._pack(self._rules.secrets.fields(record))
+        room = self._rules.message_max - len(shape.packed)
+        if len(fields) + sizing.OVERHEAD > room:
+            (fields,) = sizing.fit([], room, record=fields)
+        self._add(b"".join((_ROW_OF_2, self._pack(self._number(shape)), fields)))
 
     def add_task(self, entry: TaskEntry) -> None:
         """Add a task that has ended."""
-        pack, used, generated = self._pack, entry.used, entry.generated
         extra = entry.extra
         if entry.announced:
             extra = {**(extra or {}), "announced": True}
         head = (
             self._number(entry.shape),
             entry.counter,
-            self._parent(entry),
+            self._parent(entry.parent),
             _ms(entry),
             entry.duration,
             entry.rank,
         )
+        self._add_row(head, entry.shape, entry.used, entry.generated, extra)
+
+    def add_light(self, counter: int, row: LightRow) -> None:
+        """Add a task that was never open."""
+        shape, parent, started_at, duration, rank, used, generated, extra = row
+        head = (
+            self._number(shape),
+            counter,
+            parent if parent is None else self._parent(parent),
+            int(started_at * 1000),
+            duration,
+            rank,
+        )
+        self._add_row(head, shape, used, generated, extra)
+
+    def _add_row(
+        self,
+        head: tuple[Any, ...],
+        shape: Shape,
+        used: Frozen,
+        generated: Frozen | None,
+        extra: Record | None,
+    ) -> None:
+        """Add a task's row; one that may be over a cap is looked at piece by piece."""
+        pack, rules = self._pack, self._rules
         if extra is None and type(used) is tuple and type(generated) is not bytes:
-            self._add(pack((*head, used, generated)))
-            return
-        pieces = [_ROW_OF_8 if extra is None else _ROW_OF_9]
-        pieces += [pack(item) for item in head]
-        pieces.append(used if isinstance(used, bytes) else pack(used))
-        pieces.append(generated if isinstance(generated, bytes) else pack(generated))
-        if extra is not None:
-            pieces.append(pack(extra))
+            row = pack((*head, used, generated))
+            if len(row) + len(shape.packed) <= rules.text_max:
+                self._add(row)
+                return
+        parts = [self._packed(used)] + ([] if generated is None else [self._packed(generated)])
+        fields = None if extra is None else pack(rules.secrets.fields(extra))
+        room = rules.message_max - len(shape.packed)
+        if extra is not None and "data" in extra:
+            room += len(extra["data"].get("bytes", b""))  # has a cap of its own
+        if sum(map(len, parts)) + len(fields or b"") + sizing.OVERHEAD > room:
+            parts = sizing.fit(parts, room, record=fields)
+            fields = None if fields is None else parts.pop()
+        pieces = [_ROW_OF_8 if fields is None else _ROW_OF_9, *map(pack, head), *parts]
+        if generated is None:
+            pieces.append(pack(None))
+        if fields is not None:
+            pieces.append(fields)
         self._add(b"".join(pieces))
+
+    def _packed(self, values: Frozen) -> bytes:
+        if isinstance(values, bytes):
+            return values
+        packed: bytes = self._pack(values)
+        # Kept by reference, so the only large thing in it is an int.
+        return packed if len(packed) <= self._rules.text_max else repack(values)
 
     def add_announcement(self, entry: TaskEntry) -> None:
         """Add a task that still runs; the user's thread may be ending it at this very moment."""
-        row = [
+        head = (
             self._number(entry.shape),
             entry.counter,
-            self._parent(entry),
+            self._parent(entry.parent),
             _ms(entry),
             None,
             _RUNNING,
-            None,
-            None,
-        ]
-        pieces = [_ROW_OF_8, *(self._pack(item) for item in row)]
-        pieces[7] = entry.used if isinstance(entry.used, bytes) else self._pack(entry.used)
-        self._add(b"".join(pieces))
+        )
+        self._add_row(head, entry.shape, entry.used, None, None)
 
     def finish(self) -> list[CutFrame]:
         """Close the last frame and return them all."""
@@ -127,9 +174,8 @@ class Framer:
             self._close()
         return self.frames
 
-    def _parent(self, entry: TaskEntry) -> int | str | None:
+    def _parent(self, parent: TaskEntry | str | None) -> int | str | None:
         """The parent as a row has it: the counter of a task of this producer, else the whole id."""
-        parent = entry.parent
         if parent is None or isinstance(parent, str):
             return parent
         if parent.producer_id == self._origin.producer_id:

@@ -10,14 +10,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from provd.common.record import Record, Status
+from provd.producer.interrupts import pass_on
+from provd.producer.rules import current_rules
+from provd.producer.secrets import EDGE
 
 #: Characters of an error's message and of its traceback that are kept; the end of a traceback says most.
 STDERR_MAX = 16_384
 TRACEBACK_MAX = 65_536
 
+#: Innermost frames of a traceback that are kept. A recursion that fails 500 tasks deep formats 500 of them.
+FRAMES_MAX = 64
 
 #: Frames of ours at the head of a traceback say nothing about the user's error.
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
@@ -43,15 +49,26 @@ class Outcome:
 
 FINISHED = Outcome(Status.FINISHED)
 
+#: Told of every error that ends a block: an iteration that it left before waits to learn what it was.
+witnesses: list[Callable[[BaseException], None]] = []
+
+
+def tell(error: BaseException) -> None:
+    """Let the witnesses know that `error` ends a block."""
+    for see in tuple(witnesses):
+        see(error)
+
 
 def outcome_of(error: BaseException | None) -> Outcome:
     """What the record says of a block that ended by raising `error`, or by itself."""
+    if error is not None and witnesses:
+        tell(error)
     if error is None or isinstance(error, GeneratorExit):
         return FINISHED
     if isinstance(error, SystemExit):
         if error.code is None or error.code == 0:
             return FINISHED
-        return Outcome(Status.ERROR, f"SystemExit: {_text_of(error.code)}"[:STDERR_MAX])
+        return Outcome(Status.ERROR, _head(f"SystemExit: {_text_of(error.code)}"))
     if isinstance(error, KeyboardInterrupt) or _is_cancellation(error):
         return Outcome(Status.CANCELLED, type(error).__name__)
     return Outcome(Status.ERROR, _message_of(error), _traceback_of(error))
@@ -71,23 +88,38 @@ def _text_of(value: object) -> str:
     try:
         return str(value)
     except Exception as error:  # noqa: BLE001 - a user's __str__ may raise anything
+        pass_on(error)
         return f"<str() raised {type(error).__name__}>"
 
 
 def _message_of(error: BaseException) -> str:
     text = _text_of(error)
     name = type(error).__name__
-    return (f"{name}: {text}" if text else name)[:STDERR_MAX]
+    return _head(f"{name}: {text}" if text else name)
 
 
 def _traceback_of(error: BaseException) -> str:
-    import traceback
-
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         frames = frames.tb_next
     try:
-        text = "".join(traceback.format_exception(type(error), error, frames))
+        import traceback  # fails in a finalizer, once the interpreter is going down
+
+        text = "".join(traceback.format_exception(type(error), error, frames, limit=-FRAMES_MAX))
     except Exception as raised:  # noqa: BLE001 - formatting calls the user's __str__ and reads the user's files
+        pass_on(raised)
         return f"<the traceback cannot be formatted: {type(raised).__name__}>"
-    return text if len(text) <= TRACEBACK_MAX else "…" + text[1 - TRACEBACK_MAX :]
+    return text if len(text) <= TRACEBACK_MAX else "…" + tail_of(text, TRACEBACK_MAX - 1)
+
+
+# A cut through a credential would hide what it is: mask first. Whole texts are masked when they are packed.
+
+
+def tail_of(text: str, room: int) -> str:
+    """The end of what a program wrote."""
+    return text if len(text) <= room else current_rules().secrets.output(text[-room - EDGE :])[-room:]
+
+
+def _head(text: str) -> str:
+    room = STDERR_MAX
+    return text if len(text) <= room else current_rules().secrets.output(text[: room + EDGE])[:room]

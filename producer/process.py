@@ -19,17 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 from provd.common import ids
 from provd.common.settings import Settings, load_leniently
+from provd.producer.border import guarded
+from provd.producer.broker import guard_forks
 from provd.producer.channel import Channel
 from provd.producer.code import read_code
 from provd.producer.environment import read_environment
 from provd.producer.framing import Limits
 from provd.producer.identity import Identity, read_identity
 from provd.producer.outcome import outcome_of
+from provd.producer.rules import use_rules
 from provd.producer.sender import Sender
 from provd.producer.warning import warn_once
 
 if TYPE_CHECKING:
     from provd.common.spool import SpoolWriter
+    from provd.producer.sampler import Sampler
 
 #: `multiprocessing` runs finalizers of higher priority first; ours follows those of queues and managers.
 _FINALIZE_PRIORITY = -100
@@ -41,11 +45,14 @@ class Producer:
     def __init__(self, settings: Settings | None = None) -> None:
         """Reads the settings from the environment unless they are given."""
         self.settings = settings or _read_settings()
+        use_rules(self.settings)
         self.identity: Identity = read_identity()
         self.id = ids.new_producer_id()
         self._channels: dict[str, Channel] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may interrupt its holder
         self._sender: Sender | None = None
+        self._closed: Sender | None = None
+        self._sampler: Sampler | None = None
         #: Called with the error the process ends with, if any, before goodbye: workflows that are still open.
         self.at_close: list[Callable[[BaseException | None], None]] = []
 
@@ -66,6 +73,7 @@ class Producer:
             if channel is None:
                 limits = Limits(self.settings.frame_messages, self.settings.frame_bytes)
                 channel = Channel(workflow_id, campaign_id, self.id, self.identity, limits)
+                channel.telemetry = self.settings.telemetry_groups
                 self._channels[workflow_id] = channel
                 if self._sender is not None:
                     self._sender.add(channel)
@@ -77,11 +85,14 @@ class Producer:
         return self._sender or self._start()
 
     def _start(self) -> Sender:
+        if self._closed is not None and sys.is_finalizing():
+            return self._closed  # finalizers run on when nothing can be imported, started or locked any more
         with self._lock:
             if self._sender is None:
                 sender = Sender(self.settings, self.settings.resolved_broker_url(), self._spool())
                 for channel in self._channels.values():
                     sender.add(channel)
+                guard_forks()
                 try:
                     sender.start()
                 except RuntimeError:
@@ -89,6 +100,25 @@ class Producer:
                 _drain_at_exit()
                 self._sender = sender
             return self._sender
+
+    def sample(self, channel: Channel) -> None:
+        """Take part in sampling this node for a workflow, if that is asked for."""
+        if self.settings.sample_interval_s is None:
+            return
+        if self._sampler is None:
+            from provd.producer.sampler import Sampler
+
+            self._sampler = Sampler(self.settings.sample_interval_s, self._wake_sender)
+        self._sampler.watch(channel)
+
+    def stop_sampling(self, channel: Channel) -> None:
+        """Take the last sample for a workflow that ends in this process."""
+        if self._sampler is not None:
+            self._sampler.release(channel)
+
+    def _wake_sender(self) -> None:
+        if self._sender is not None:
+            self._sender.wake()
 
     def _spool(self) -> SpoolWriter:
         from provd.common.spool import SpoolWriter
@@ -104,13 +134,24 @@ class Producer:
     def reset_after_fork(self) -> None:
         """Become the producer of the child: the parent's messages, thread and connection are the parent's."""
         self.id = ids.new_producer_id()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self._sender is not None:
             self._sender.abandon()
         self._sender = None
+        if self._sampler is not None:
+            self._sampler.abandon()
+        self._sampler = None
         self.at_close = []
         for channel in self._channels.values():
             channel.reset(self.id)
+
+    def settle(self) -> None:
+        """Say what is known of the loop iterations that this thread has left."""
+        for channel in self._channels.values():
+            if channel.withheld:
+                from provd.producer.leaving import settle
+
+                settle(channel)
 
     def close(self) -> None:
         """Say goodbye in every channel and drain. Idempotent; a later message starts a new sender."""
@@ -119,7 +160,7 @@ class Producer:
         error = _last_error()
         for stop in list(self.at_close):
             stop(error)
-        sender, self._sender = self._sender, None
+        sender, self._sender, self._closed = self._sender, None, self._sender
         for channel in self._channels.values():
             if not channel.is_closed:
                 channel.close(outcome_of(error))
@@ -140,7 +181,7 @@ def _read_settings() -> Settings:
 
 
 _producer: Producer | None = None
-_producer_lock = threading.Lock()
+_producer_lock = threading.RLock()
 _exit_pid = 0
 
 
@@ -165,6 +206,8 @@ def replaced_producer(settings: Settings) -> Iterator[Producer]:
     finally:
         mine.close()
         _producer = before
+        if before is not None:
+            use_rules(before.settings)
 
 
 def flush(timeout: float | None = None) -> bool:
@@ -174,6 +217,7 @@ def flush(timeout: float | None = None) -> bool:
     on their way.
     """
     current = producer()
+    current.settle()
     return current.sender.flush(current.settings.exit_drain_s if timeout is None else timeout)
 
 
@@ -193,7 +237,8 @@ def _drain_at_exit() -> None:
 
 def _at_exit() -> None:
     if _producer is not None:
-        _producer.close()
+        with guarded:
+            _producer.close()
         _keep_interrupt()
 
 
@@ -212,7 +257,7 @@ def _keep_interrupt() -> None:
 
 def _after_fork_in_child() -> None:
     global _producer_lock
-    _producer_lock = threading.Lock()
+    _producer_lock = threading.RLock()
     if _producer is not None:
         _producer.reset_after_fork()
 

@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -39,6 +41,31 @@ _PIPELINE = 16
 _HIGH_WATER = 0.125
 
 
+#: Signals of a crash, which are its thread's own.
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
+
+
+class _Bell:
+    """A flag to wait for, which the wait takes down.
+
+    Unlike `threading.Event` it may be rung in the middle of its own ring or wait: a signal handler or a finalizer that
+    calls a captured function interrupts them anywhere, in the same thread.
+    """
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        try:
+            self._silent.release()
+        except RuntimeError:
+            pass  # it rings already
+
+    def wait(self, timeout_s: float) -> None:
+        self._silent.acquire(timeout=timeout_s)
+
+
 class Sender:
     """Sends what the channels cut."""
 
@@ -49,13 +76,14 @@ class Sender:
         self._broker_url = broker_url
         self._broker: Broker | None = None
         self._spool = spool
-        self._spool_lock = threading.Lock()
+        self._spool_lock = threading.RLock()
+        self._spooling = False
         self._channels: list[Channel] = []
         self._queue: deque[tuple[Channel, CutFrame]] = deque()
         self._queued_bytes = 0
         #: Rung when there is news for a sender that sleeps, and when a round cannot wait for the flush interval.
-        self._bell = threading.Event()
-        self._hurry = threading.Event()
+        self._bell = _Bell()
+        self._hurry = _Bell()
         self._flushed = threading.Condition()
         self._flush_asked = 0
         self._flush_done = 0
@@ -67,8 +95,16 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name="provd-sender", daemon=True)
 
     def start(self) -> None:
-        """Start the thread. Raises `RuntimeError` when the interpreter will not start one any more."""
-        self._thread.start()
+        """Start the thread. Raises `RuntimeError` when the system or the interpreter does not give one any more."""
+        if sys.is_finalizing():
+            raise RuntimeError("the interpreter is going down")  # `Thread.start` would wait for ever
+        # The thread takes no signal away from the program, which may wait for it by `sigwait`, and a write to a Redis
+        # that is gone must not end a program with SIGPIPE at its default. A mask is inherited: no gap at the start.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _CRASHES)
+        try:
+            self._thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def add(self, channel: Channel) -> None:
         """Send for this channel from now on."""
@@ -77,11 +113,11 @@ class Sender:
 
     def wake(self) -> None:
         """There is news: called when `asleep`."""
-        self._bell.set()
+        self._bell.ring()
 
     def _wake_now(self) -> None:
-        self._hurry.set()
-        self._bell.set()
+        self._hurry.ring()
+        self._bell.ring()
 
     # --- in the user's threads ---
 
@@ -104,21 +140,24 @@ class Sender:
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all that was said before is accepted by Redis or the disk; False when time ran out first."""
+        if not self._thread.is_alive():
+            self._spool_all()
+            return True
         with self._flushed:
             self._flush_asked += 1
             ticket = self._flush_asked
             self._wake_now()
-            return self._flushed.wait_for(lambda: self._flush_done >= ticket, timeout_s)
+            return self._flushed.wait_for(
+                lambda: self._flush_done >= ticket, min(timeout_s, threading.TIMEOUT_MAX)
+            )
 
     def close(self, deadline_s: float) -> None:
         """Send what is left for at most `deadline_s` seconds, spool the rest and end the thread. Idempotent."""
         self._closing = True
         self._wake_now()
         if self._thread.is_alive():
-            self._thread.join(deadline_s)
-        for channel in self._channels:
-            self._enqueue(channel)
-        self._spool_queue()
+            self._thread.join(min(deadline_s, threading.TIMEOUT_MAX))
+        self._spool_all()
         self.seal_spool()
 
     def abandon(self) -> None:
@@ -145,10 +184,8 @@ class Sender:
             if not self._has_news():
                 self._bell.wait(max(0.0, self._next_beat - clock.monotonic()))
             self.asleep = False
-        self._bell.clear()
         if self._has_news():
             self._hurry.wait(self._settings.flush_interval_s * _jitter(0.75, 1.25))
-        self._hurry.clear()
 
     def _has_news(self) -> bool:
         return (
@@ -172,7 +209,8 @@ class Sender:
 
     def _enqueue(self, channel: Channel) -> None:
         for frame in channel.cut():
-            self._queued_bytes += frame.size
+            size = frame.size  # first: a call between reading and writing the sum would let another thread in
+            self._queued_bytes += size
             self._queue.append((channel, frame))
 
     def _send_queue(self) -> None:
@@ -202,7 +240,8 @@ class Sender:
             channel, frame = self._queue.popleft()
         except IndexError:
             return None
-        self._queued_bytes -= frame.size
+        size = frame.size
+        self._queued_bytes -= size
         return channel, frame
 
     # --- Redis, there or away ---
@@ -252,14 +291,25 @@ class Sender:
 
     # --- the spool ---
 
+    def _spool_all(self) -> None:
+        for channel in self._channels:
+            self._enqueue(channel)
+        self._spool_queue()
+
     def _spool_queue(self) -> None:
         """Move every queued frame to the spool, or to the count of the dropped."""
         with self._spool_lock:
-            wrote = False
-            while (taken := self._take()) is not None:
-                wrote = self._spool_frame(*taken) or wrote
-            if wrote:
-                self._sync()
+            if self._spooling:
+                return  # a signal handler has interrupted this very thread: the rest is its to write
+            self._spooling = True
+            try:
+                wrote = False
+                while (taken := self._take()) is not None:
+                    wrote = self._spool_frame(*taken) or wrote
+                if wrote:
+                    self._sync()
+            finally:
+                self._spooling = False
 
     def _spool_frame(self, channel: Channel, frame: CutFrame) -> bool:
         span = Ranges.of([(frame.header.first_seq, frame.header.last_seq)])

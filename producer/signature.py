@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection
 from types import MethodType
 from typing import Any
 
-from provd.producer.capture import Frozen, freeze, freeze_map
+from provd.producer.capture import Frozen, freeze, freeze_map, hide_at
+from provd.producer.rules import Rules, current_rules
 
 _VAR_POSITIONAL = 0x04
 _VAR_KEYWORD = 0x08
@@ -34,12 +35,16 @@ class Signature:
         self._all = tuple[str, ...]()
         self._kept: list[int] = []
         self._keeps_all = True
+        self._judged_by: Rules | None = None
+        self._secret = tuple[int, ...]()
         self._positional = 0
         self._defaults: dict[str, Any] = {}
+        self._positional_only = frozenset[str]()
         self._var_positional: str | None = None
         self._var_keyword: str | None = None
         function, bound = _innermost(fn)
         code = getattr(function, "__code__", None)
+        self._known = code is not None
         if code is None:
             return
         self._read(function, code, bound)
@@ -58,6 +63,7 @@ class Signature:
         defaults = function.__defaults__ or ()
         self._defaults = dict(zip(named[code.co_argcount - len(defaults) : code.co_argcount], defaults))
         self._defaults.update(function.__kwdefaults__ or {})
+        self._positional_only = frozenset(code.co_varnames[: code.co_posonlyargcount])
         self._all = named[bound:]
         self._positional = code.co_argcount - bound
         if self._positional and self._all[0] in _RECEIVERS:
@@ -65,7 +71,7 @@ class Signature:
 
     def declares(self, name: str) -> bool:
         """Whether the function itself takes a keyword of this name."""
-        return name in self._all or self._var_keyword is not None
+        return not self._known or name in self._all or self._var_keyword is not None
 
     def freeze(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Frozen, bool]:
         """The values of a call, and whether they are in the order of `names`; otherwise they name themselves."""
@@ -77,10 +83,17 @@ class Signature:
             )
             if values is not None:
                 kept = values if self._keeps_all else tuple([values[index] for index in self._kept])
-                frozen = freeze(kept)
+                if self._judged_by is not current_rules():
+                    self._judge()
+                frozen = freeze(hide_at(self._secret, kept) if self._secret else kept)
                 if type(frozen) is tuple or not _has_namespace(kept):
                     return frozen, True
         return freeze_map(self.bound(args, kwargs)), False
+
+    def _judge(self) -> None:
+        """Find the places of credentials: once, at the first call, when the settings are known."""
+        self._judged_by = current_rules()
+        self._secret = self._judged_by.secrets.positions(self.names or ())
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The recorded arguments of a call by name; those without one are `arg_0`, `arg_1`, …"""
@@ -89,7 +102,14 @@ class Signature:
         if self._var_positional is not None and rest:
             named[self._var_positional] = rest
             rest = ()
-        named = {**named, **{f"arg_{index}": value for index, value in enumerate(rest)}, **kwargs}
+        named |= {f"arg_{index}": value for index, value in enumerate(rest)}
+        for name, value in kwargs.items():
+            if self._var_keyword is not None and (
+                name in self._positional_only or name == self._var_positional
+            ):
+                named.setdefault(self._var_keyword, {})[name] = value  # a name that another value has
+            else:
+                named[name] = value
         flat: dict[str, Any] = {}
         for name, value in named.items():
             if name not in self._skip:
@@ -125,4 +145,4 @@ def _innermost(fn: Any) -> tuple[Any, int]:
 
 def _has_namespace(values: tuple[Any, ...]) -> bool:
     argparse = sys.modules.get("argparse")
-    return argparse is not None and any(isinstance(value, argparse.Namespace) for value in values)
+    return argparse is not None and any(issubclass(type(value), argparse.Namespace) for value in values)

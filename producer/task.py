@@ -13,11 +13,23 @@ from typing import Any, ParamSpec, TypeVar, overload
 from provd.common.ids import task_id
 from provd.common.record import STATUSES, Kind, Record, Status
 from provd.common.wire import Shape
-from provd.producer.activity import Activity, Capture, Options, Outputs, after_task
+from provd.producer.activity import (
+    Activity,
+    Capture,
+    Options,
+    Outputs,
+    Telemetry,
+    after_task,
+    groups_asked,
+    start_reading,
+    tags_of,
+    text_or_none,
+)
+from provd.producer.border import guarded
 from provd.producer.capture import convert, freeze_map
-from provd.producer.channel import TaskEntry
-from provd.producer.context import current_task
-from provd.producer.outcome import STDERR_MAX, Outcome, outcome_of
+from provd.producer.channel import Channel, TaskEntry
+from provd.producer.context import current_task, leave_task
+from provd.producer.outcome import STDERR_MAX, Outcome, outcome_of, tail_of
 from provd.producer.warning import warn_once
 from provd.producer.workflow import current_workflow
 from provd.producer.wrapping import capture as capture_calls
@@ -35,26 +47,28 @@ def task(fn: Callable[P, R], /) -> Callable[P, R]: ...
 def task(
     *,
     outputs: Outputs | None = None,
-    tags: Sequence[str] = (),
+    tags: str | Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
     subtype: str | None = None,
     capture: Capture | None = None,
     skip: Collection[str] = (),
     agent_id: str | None = None,
     light: bool = False,
+    telemetry: Telemetry | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def task(
     fn: Callable[..., Any] | None = None,
     /,
     *,
     outputs: Outputs | None = None,
-    tags: Sequence[str] = (),
+    tags: str | Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
     subtype: str | None = None,
     capture: Capture | None = None,
     skip: Collection[str] = (),
     agent_id: str | None = None,
     light: bool = False,
+    telemetry: Telemetry | None = None,
 ) -> Any:
     """Record every call of a function as a task of the current workflow.
 
@@ -72,12 +86,17 @@ def task(
         skip: Names of arguments that are not recorded.
         agent_id: The agent that acts, for calls of tools.
         light: The cheapest form: the same facts but for the parent, and no place by call.
+        telemetry: What its process uses, at start and end: True, or groups of `cpu`, `memory`, `disk`, `network`,
+            `process` and `gpu`. By default as the setting `telemetry` says.
     """
-    options = Options(outputs, tags, metadata, subtype, capture, skip, agent_id, light)
+    options = Options(outputs, tags, metadata, subtype, capture, skip, agent_id, light, telemetry)
 
     def decorate(function: Any) -> Any:
         if isinstance(function, (staticmethod, classmethod)):
             return type(function)(decorate(function.__func__))
+        if isinstance(function, type) or not callable(function):
+            warn_once("decorated", f"{function!r:.200} is no function: it is as it was, and is not captured")
+            return function
         return capture_calls(function, Activity(function, options), light=light)
 
     return decorate if fn is None else decorate(fn)
@@ -100,39 +119,67 @@ class Task:
         *,
         used: Mapping[str, Any] | None = None,
         subtype: str | None = None,
-        tags: Sequence[str] = (),
+        tags: str | Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         agent_id: str | None = None,
         group_id: str | None = None,
         parent: Task | str | None = None,
         submitted_at: int | None = None,
         started_at: int | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         """Begin a task.
 
         `submitted_at` and `started_at` are UTC milliseconds, for what began earlier or elsewhere; `parent` is a task
-        or its id, instead of the current one.
+        or its id, instead of the current one. `telemetry` is that of `provd.task`; of what began earlier there is
+        none.
         """
-        fixed: Record = {"activity_id": str(activity_id), "subtype": subtype, "agent_id": agent_id}
-        fixed |= {"group_id": group_id, "tags": [str(tag) for tag in tags] or None}
-        fixed["custom_metadata"] = convert(dict(metadata)) if metadata else None
         self._generated: dict[str, Any] = {}
-        self._extra: Record = {} if submitted_at is None else {"submitted_at": int(submitted_at)}
+        self._extra: Record = {}
         self._token: Any = None
         self._entry: TaskEntry | None = None
+        self._channel: Channel | None = None
         #: The task's id; None outside of a workflow.
         self.task_id: str | None = None
+        with guarded:
+            fixed = {
+                "activity_id": activity_id,
+                "subtype": subtype,
+                "agent_id": agent_id,
+                "group_id": group_id,
+            }
+            stated: Record = {key: text_or_none(value) for key, value in fixed.items()}
+            stated["tags"] = tags_of(tags)
+            stated["custom_metadata"] = convert(dict(metadata)) if metadata else None
+            if submitted_at is not None:
+                self._extra["submitted_at"] = int(submitted_at)
+            # Of what began earlier there are no readings.
+            groups = groups_asked(telemetry) if started_at is None else ()
+            self._begin(stated, used or {}, parent, groups, started_at)
+
+    def _begin(
+        self,
+        stated: Record,
+        used: Mapping[str, Any],
+        parent: Task | str | None,
+        groups: tuple[str, ...] | None,
+        started_at: int | None,
+    ) -> None:
         workflow = current_workflow()
-        self._channel = workflow.channel if workflow is not None else None
-        if self._channel is None:
+        channel = workflow.channel if workflow is not None else None
+        if channel is None:
             return
-        shape = Shape(Kind.TASK, tuple((key, value) for key, value in fixed.items() if value is not None))
+        shape = Shape(Kind.TASK, tuple((key, value) for key, value in stated.items() if value is not None))
         above = parent.task_id if isinstance(parent, Task) else parent or current_task.get()
-        self._entry = self._channel.begin(shape, freeze_map(used or {}), above)
-        self.task_id = task_id(self._entry.producer_id, self._entry.counter)
+        asked = channel.telemetry if groups is None else groups
+        reading = start_reading(asked) if asked else None
+        entry = channel.begin(shape, freeze_map(used), above)
+        entry.reading = reading
         if started_at is not None:
-            self._entry.started_at = started_at / 1000
-        after_task(self._channel)
+            entry.started_at = started_at / 1000
+        self._channel, self._entry = channel, entry
+        self.task_id = task_id(entry.producer_id, entry.counter)
+        after_task(channel)
 
     def generated(self, **values: Any) -> None:
         """Add results, by name."""
@@ -157,17 +204,17 @@ class Task:
         entry, self._entry = self._entry, None
         if entry is None or self._channel is None:
             return
-        self._generated.update(generated)
-        outcome = _outcome(error, status, stderr)
-        extra = self._extra | outcome.fields()
-        if stdout is not None:
-            extra["stdout"] = str(stdout)[-STDERR_MAX:]
-        if data is not None:
-            extra["data"] = _data(data)
-        duration = None if ended_at is None else (ended_at - round(entry.started_at * 1000)) / 1000
-        results = freeze_map(self._generated) if self._generated else None
-        self._channel.state(entry, extra, results, duration)
-        after_task(self._channel)
+        with guarded:
+            self._generated.update(generated)
+            extra = self._extra | _outcome(error, status, stderr).fields()
+            if stdout is not None:
+                extra["stdout"] = tail_of(str(stdout), STDERR_MAX)
+            if data is not None:
+                extra["data"] = _data(data)
+            duration = None if ended_at is None else (ended_at - round(entry.started_at * 1000)) / 1000
+            results = freeze_map(self._generated) if self._generated else None
+            self._channel.state(entry, extra, results, duration)
+            after_task(self._channel)
 
     def send(self) -> None:
         """State that this happened, at the moment it was made."""
@@ -183,14 +230,14 @@ class Task:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._token is not None:
-            current_task.reset(self._token)
+            leave_task(self._token)
             self._token = None
         self.end(error)
 
 
 def _outcome(error: BaseException | None, status: Status | str | None, stderr: str | None) -> Outcome:
     found = outcome_of(error)
-    text = found.stderr if stderr is None else str(stderr)[-STDERR_MAX:]
+    text = found.stderr if stderr is None else tail_of(str(stderr), STDERR_MAX)
     wanted = found.status if stderr is None or error is not None else Status.ERROR
     if status is not None:
         try:

@@ -17,4 +17,7 @@ def warn_once(topic: str, message: str) -> None:
     _said.add(topic)
     import logging
 
-    logging.getLogger("provd").warning("provd: %s", message)
+    try:
+        logging.getLogger("provd").warning("provd: %s", message)
+    except Exception:  # noqa: BLE001, S110 - the program's handlers and its stderr, which may be closed, raise anything
+        pass

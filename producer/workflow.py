@@ -19,6 +19,7 @@ from provd.common import clock, ids
 from provd.common.record import Record, Status
 from provd.producer import context
 from provd.producer.arguments import parsed_ids
+from provd.producer.border import swallow
 from provd.producer.capture import convert
 from provd.producer.channel import Channel
 from provd.producer.identity import automatic_id
@@ -95,9 +96,16 @@ class Workflow:
         for value, what in ((self._given_campaign, "campaign_id"), (self._parent_id, "parent_workflow_id")):
             if value is not None:
                 ids.check_id(value, what)
+        try:
+            self._begin()
+        except Exception as error:  # noqa: BLE001 - the border of the traced program
+            swallow(error)
+        return self
+
+    def _begin(self) -> None:
         current = producer()
-        if not current.settings.enabled:
-            return self
+        if not current.settings.enabled or self._pid == os.getpid():
+            return
         self._enclosing = context.context_workflow.get() or _process_workflow
         self._resolve()
         assert self.workflow_id is not None
@@ -113,7 +121,6 @@ class Workflow:
         current.sender.wake()
         if self._persist:
             self._persisting = _start_persisting(self.workflow_id)
-        return self
 
     def stop(self, error: BaseException | None = None) -> None:
         """End, by itself or because of `error`. Nothing, in a process that did not start it, or the second time."""
@@ -121,10 +128,17 @@ class Workflow:
 
     def end(self, outcome: Outcome) -> None:
         """End as someone else says it ended."""
+        try:
+            self._finish(outcome)
+        except Exception as error:  # noqa: BLE001 - the border of the traced program
+            swallow(error)
+
+    def _finish(self, outcome: Outcome) -> None:
         if self._pid != os.getpid() or self.channel is None:
             return
         self._pid = 0
         self._leave()
+        producer().stop_sampling(self.channel)
         if self.owned:
             self.channel.state_workflow(self._last_record(outcome))
         self.channel.close(outcome)
@@ -190,7 +204,7 @@ class Workflow:
     def _first_record(self) -> Record:
         """What is known at the start. A joiner ranks lowest and states no time: those are the owner's to say."""
         record: Record = {key: convert(value) for key, value in self._stated.items() if value is not None}
-        record["name"] = self.name or _script_name()
+        record["name"] = _script_name() if self.name is None else str(convert(self.name))
         parent_id = self._parent_id or (self._enclosing.workflow_id if self._enclosing is not None else None)
         if parent_id not in (None, self.workflow_id):
             record["parent_workflow_id"] = parent_id

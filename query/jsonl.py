@@ -53,7 +53,7 @@ def _messages(files: Iterable[Path]) -> Iterable[Message]:
 
 def _frame(documents: list[Record]) -> Any:
     try:
-        import pandas
+        import pandas as pd
     except ModuleNotFoundError as error:
         raise MissingExtra("read_jsonl(as_frame=True)", "dataframe") from error
-    return pandas.json_normalize(documents)
+    return pd.json_normalize(documents)

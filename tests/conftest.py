@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+import hypothesis
 import pymongo
 import pytest
 import redis
@@ -27,6 +28,11 @@ from tests.services.mongo_server import MongoServer
 from tests.services.redis_server import RedisServer
 from tests.services.shared import mongo_source, opened, redis_source
 from tests.services.waiting import wait_until
+
+#: The nightly run looks much further; deadlines would judge the machine.
+hypothesis.settings.register_profile("quick", deadline=None)
+hypothesis.settings.register_profile("nightly", max_examples=8_000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 #: Variables by which schedulers and MPI launchers tell a process its job, rank and size.
 _SCHEDULER_PREFIXES = (

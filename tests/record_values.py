@@ -49,4 +49,6 @@ def canonical(value: Any) -> Any:
         return type(value).__name__, [canonical(item) for item in value]
     if isinstance(value, datetime):
         return "datetime", value
+    if type(value) is int:
+        return "int", value  # the text of a very long one is refused by Python
     return type(value).__name__, repr(value)

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from provd.producer.arguments import add_arguments as add_arguments
     from provd.producer.context import wrap as wrap
+    from provd.producer.loop import loop as loop
+    from provd.producer.objects import register as register
     from provd.producer.process import flush as flush
     from provd.producer.task import Task as Task
     from provd.producer.task import task as task
@@ -29,13 +31,26 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Task", "__version__", "add_arguments", "flush", "read_jsonl", "task", "workflow", "wrap"]
+__all__ = [
+    "Task",
+    "__version__",
+    "add_arguments",
+    "flush",
+    "loop",
+    "read_jsonl",
+    "register",
+    "task",
+    "workflow",
+    "wrap",
+]
 
 _HOME = {
     "Task": "provd.producer.task",
     "add_arguments": "provd.producer.arguments",
     "flush": "provd.producer.process",
+    "loop": "provd.producer.loop",
     "read_jsonl": "provd.query.jsonl",
+    "register": "provd.producer.objects",
     "task": "provd.producer.task",
     "workflow": "provd.producer.workflow",
     "wrap": "provd.producer.context",

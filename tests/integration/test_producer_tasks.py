@@ -311,7 +311,10 @@ def test_arguments_can_be_skipped_or_chosen_by_a_function() -> None:
 
 
 def test_a_failing_function_of_the_users_costs_its_own_record_only() -> None:
-    @provd.task(capture=lambda used: used["no such"], outputs=lambda _result: 1 / 0)
+    def fail(_value: object) -> dict[str, int]:
+        raise LookupError("no such")
+
+    @provd.task(capture=fail, outputs=fail)
     def work(x: int) -> int:
         return x
 
@@ -319,6 +322,44 @@ def test_a_failing_function_of_the_users_costs_its_own_record_only() -> None:
         assert work(5) == 5
 
     assert (only(capture)["used"], only(capture)["generated"]) == ({"x": 5}, {"result": 5})
+
+
+def test_a_light_task_records_the_same_facts_but_for_its_parent() -> None:
+    @provd.task(light=True, outputs="half", tags=["t"])
+    def halve(x: int, by: int = 2) -> float:
+        return double(x) / by / 2
+
+    @provd.task
+    def above() -> None:
+        halve(4)
+        with pytest.raises(ZeroDivisionError):
+            halve(4, by=0)
+
+    with captured() as capture, provd.workflow("w"):
+        above()
+
+    good, bad = capture.tasks("halve")
+    assert (good["used"], good["generated"], good["status"], good["tags"]) == (
+        {"x": 4, "by": 2}, {"half": 2.0}, "FINISHED", ["t"],
+    )  # fmt: skip
+    assert good["ended_at"] >= good["started_at"]
+    assert good["duration"] > 0
+    assert (bad["status"], bad["stderr"]) == ("ERROR", "ZeroDivisionError: division by zero")
+    assert "ZeroDivisionError" in bad["traceback"]
+    assert "parent_task_id" not in good
+    outer = only(capture, "above")["task_id"]
+    assert {task["parent_task_id"] for task in capture.tasks("double")} == {outer}
+    assert len({task["task_id"] for task in capture.tasks()}) == 5
+
+
+def test_arguments_whose_names_clash_are_kept_apart() -> None:
+    @provd.task
+    def call(a: int, /, *args: int, **more: int) -> None: ...
+
+    with captured() as capture, provd.workflow("w"):
+        call(1, 2, a=3, args=4, b=5)
+
+    assert only(capture)["used"] == {"a": 1, "args": [2], "more": {"a": 3, "args": 4}, "b": 5}
 
 
 def test_a_namespace_of_arguments_is_flattened() -> None:

@@ -46,12 +46,22 @@ def use(parser: argparse.ArgumentParser) -> None:
         assert_type(main([]), int)
         assert_type(provd.wrap(train)(0.1), dict[str, float])
         assert_type(provd.flush(timeout=1.0), bool)
+    for epoch in provd.loop(range(3), name="epoch", item="epoch"):
+        assert_type(epoch, int)
+    for turn in provd.loop(3, light=True):
+        assert_type(turn, int)
+    with provd.loop(["a", "b"]) as letters:
+        for letter in letters:
+            assert_type(letter, str)
+            letters.record(loss=0.5)
+        assert_type(len(letters), int)
     with provd.Task("download", used={"url": "u"}) as task:
         task.generated(bytes=4)
     provd.Task("event").send()
 
     train("fast")  # type: ignore[arg-type]
     step(1, "a")  # type: ignore[call-arg]
+    provd.loop(3.5)  # type: ignore[call-overload]
     provd.task(outputs=3)(use)  # type: ignore[call-overload]
 
 

@@ -56,14 +56,15 @@ def test_fields_of_records_that_the_concepts_name_exist() -> None:
         assert set(named) <= set(fields)
 
 
-def test_tests_that_the_guarantees_name_exist() -> None:
-    text = (ROOT / "docs" / "guarantees.md").read_text()
+@pytest.mark.parametrize("page", ["guarantees.md", "capture.md"])
+def test_tests_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
     sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
 
     for path in re.findall(r"`(tests/[\w/]+\.py)`", text):
         assert (ROOT / path).is_file(), path
-    for name in re.findall(r"`(\w+_\w+_\w+_\w+)`", text):
-        assert f"def test_{name.removeprefix('test_')}(" in sources, name
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in sources, name
 
 
 def _default(setting: dataclasses.Field[object]) -> str:

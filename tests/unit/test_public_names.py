@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import provd
 
-EXPECTED = ["Task", "__version__", "add_arguments", "flush", "read_jsonl", "task", "workflow", "wrap"]
+EXPECTED = [
+    "Task",
+    "__version__",
+    "add_arguments",
+    "flush",
+    "loop",
+    "read_jsonl",
+    "register",
+    "task",
+    "workflow",
+    "wrap",
+]
 
 
 def test_the_public_names_are_these_and_sorted() -> None:
