@@ -15,7 +15,7 @@ OTHER_TESTS := $(addprefix test-,$(OTHER_VERSIONS))
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/.made
-.PHONY: help demo test services lint types wheel-check clean $(OTHER_TESTS)
+.PHONY: help demo test nightly services lint types wheel-check clean $(OTHER_TESTS)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,6 +40,9 @@ types: $(VENV)/.test ## static types, for the oldest and the newest Python
 
 wheel-check: $(VENV)/.test ## build the wheel, and use it where nothing else is installed
 	$(BIN)/python tests/packaging/check_wheel.py
+
+nightly: $(VENV)/.test ## the long forms of the slow suites: 56,000 values through every rule
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/unit/test_capture_properties.py
 
 clean: ## remove virtual environments, builds and caches
 	rm -rf .venv .venv-3.* dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -43,6 +43,10 @@ from provd.common.record import RANKS, SCHEMA_VERSION, STATUSES, Kind, Message, 
 
 _CRC = struct.Struct("<I")
 _SECTION = struct.Struct("<II")
+_LENGTH = struct.Struct("<I")
+
+#: Bytes that are checksummed, for all damage of a frame together, in search of its next sound section.
+_SEARCH_BYTES = 64 << 20
 
 _EXT_INT = 1
 _EXT_MAP = 2
@@ -321,7 +325,8 @@ def _section_at(body: bytes, start: int) -> int:
         return 0
     size, crc = _SECTION.unpack_from(body, start)
     end = start + _SECTION.size + size
-    if end > len(body) or zlib.crc32(memoryview(body)[start + _SECTION.size : end], size) != crc:
+    # No payload is empty; eight zero bytes, which numbers have inside them, would pass for one.
+    if not size or end > len(body) or zlib.crc32(memoryview(body)[start + _SECTION.size : end], size) != crc:
         return 0
     return int(end)
 
@@ -334,19 +339,34 @@ def _read_sections(body: bytes, count: int) -> tuple[dict[int, bytes], list[tupl
     """
     found: list[tuple[int, int]] = []  # (start, end) of sound sections
     gaps: list[tuple[int, int, int]] = []  # (position in `found`, start, end) of what lies between
-    start = 0
+    start, effort = 0, _SEARCH_BYTES
     while start < len(body):
         end = _section_at(body, start)
         if end:
             found.append((start, end))
             start = end
             continue
-        behind = start + 1
-        while behind < len(body) and not _section_at(body, behind):
-            behind += 1
+        behind, effort = _next_sound(body, start + 1, effort)
         gaps.append((len(found), start, behind))
         start = behind
     return _number_sections(body, count, found, gaps)
+
+
+def _next_sound(body: bytes, start: int, effort: int) -> tuple[int, int]:
+    """Where the next sound section begins, or the end of the body; and what is left of the effort.
+
+    Garbage may be full of lengths that fit: without a bound, a frame made of them would cost its size squared.
+    """
+    for place in range(start, len(body) - _SECTION.size + 1):
+        (size,) = _LENGTH.unpack_from(body, place)
+        if place + _SECTION.size + size > len(body):
+            continue
+        effort -= size
+        if effort < 0:
+            break
+        if _section_at(body, place):
+            return place, effort
+    return len(body), effort
 
 
 def _number_sections(

@@ -66,9 +66,12 @@ def connect(path: Path, url: str, *, timeout_s: float, migrating: bool = False) 
 
 def _check_version(connection: sqlite3.Connection, path: Path, url: str, *, migrating: bool) -> None:
     try:
+        # In one transaction: another process may be making the file at this very moment.
+        connection.execute("BEGIN")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.execute("COMMIT")
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:

@@ -251,7 +251,7 @@ def test_any_damage_leaves_true_messages_and_complete_books(
 odd_rows = st.lists(values, max_size=9).map(lambda items: wire.pack(wire._wire_value([0, *items])))
 
 
-@given(st.lists(st.binary(max_size=30) | odd_rows, min_size=1, max_size=5))
+@given(st.lists(st.binary(min_size=1, max_size=30) | odd_rows, min_size=1, max_size=5))
 def test_a_sound_section_that_is_no_message_is_a_flaw(rows: list[bytes]) -> None:
     header = Header(PRODUCER, WORKFLOW, None, "node1", 77, None, 1, len(rows))
 
@@ -345,3 +345,28 @@ def section_ends(body: bytes) -> list[int]:
         at += 8 + struct.unpack_from("<I", body, at)[0]
         ends.append(at)
     return ends
+
+
+def test_a_frame_made_of_plausible_lengths_is_given_up_and_not_searched_for_ever() -> None:
+    """Decoding costs no more than a bounded effort beyond the bytes at hand."""
+    header = wire.encode_header(Header("p", "w", None, "h", 1, None, 1, 2))
+    body = b"\x00\x80\x00\x00" * 65_536  # at every fourth byte a length of 32 KiB that fits
+
+    frame = wire.decode(header, body)
+
+    assert frame.messages == ()
+    assert lost_seqs(frame) == 2
+
+
+def test_zeros_inside_a_damaged_message_do_not_pass_for_a_section() -> None:
+    # Given a frame whose second message is full of zeros
+    header = Header("p", "w", None, "h", 1, None, 1, 3)
+    rows = [wire.pack([0, number, None, 0, 0.0, 4, [bytes(40)], None]) for number in range(3)]
+    body = wire.encode_body([wire.Shape(Kind.TASK, (), ("x",))], rows)
+
+    # When the length of that message is hit
+    second = section_ends(body)[1]
+    frame = wire.decode(wire.encode_header(header), flip(body, second * 8))
+
+    # Then it alone is lost
+    assert [message.seq for message in frame.messages] == [1, 3]
