@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Optional, Protocol
+from typing import Annotated, Optional
 
 import typer
 
@@ -19,6 +19,7 @@ from provd.cli.stopping import stopped_by_signals
 from provd.common.errors import UsageError
 from provd.common.record import Record
 from provd.common.settings import Settings
+from provd.common.spool import BadLine
 
 #: Bad lines that are named one by one; the rest is counted.
 _BAD_LINES_SHOWN = 20
@@ -62,22 +63,6 @@ class Outcome:
     bad_lines: Sequence[BadLine]
     refused: int = 0
     complete: bool = True
-
-
-class BadLine(Protocol):
-    """A line that holds no message."""
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-
-    @property
-    def number(self) -> int:
-        """The line's number, from 1."""
-
-    @property
-    def error(self) -> str:
-        """What is wrong with it."""
 
 
 def _into_broker(settings: Settings, paths: Sequence[Path]) -> Outcome:

@@ -46,6 +46,15 @@ class SpoolLine:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that holds no message, and where it stands."""
+
+    path: Path
+    number: int
+    error: str
+
+
 class SpoolWriter:
     """Appends messages to spool files of its own. Not for use by two threads at once."""
 

@@ -37,17 +37,11 @@ from typing import Any
 
 import msgpack
 
-from provd.common import ids
+from provd.common import ids, sections
 from provd.common.errors import FrameError, NewerSchema
 from provd.common.record import RANKS, SCHEMA_VERSION, STATUSES, Kind, Message, Record
 
 _CRC = struct.Struct("<I")
-_SECTION = struct.Struct("<II")
-_LENGTH = struct.Struct("<I")
-
-#: Bytes that are checksummed, for all damage of a frame together, in search of its next sound section.
-_SEARCH_BYTES = 64 << 20
-
 _EXT_INT = 1
 _EXT_MAP = 2
 
@@ -183,24 +177,10 @@ def encode_header(header: Header) -> bytes:
 def encode_body(shapes: Iterable[Shape], rows: Iterable[bytes]) -> bytes:
     """The `b` field, from the shapes that the rows name by position and the packed rows."""
     shapes = list(shapes)
-    table = _section(
+    table = sections.encode(
         msgpack.Packer().pack_array_header(len(shapes)) + b"".join(shape.packed for shape in shapes)
     )
-    parts = [table]
-    for row in rows:
-        parts.append(_section_head(row))
-        parts.append(row)
-    parts.append(table)
-    return b"".join(parts)
-
-
-def _section_head(payload: bytes) -> bytes:
-    size = len(payload)
-    return _SECTION.pack(size, zlib.crc32(payload, size))
-
-
-def _section(payload: bytes) -> bytes:
-    return _section_head(payload) + payload
+    return b"".join([table, *map(sections.encode, rows), table])
 
 
 def encode_messages(
@@ -270,8 +250,8 @@ def _wire_value(value: Any) -> Any:
 def decode(header_field: bytes, body_field: bytes) -> Frame:
     """Read a frame. Raises `NewerSchema` for a later version and `FrameError` for a header that cannot be trusted."""
     header = decode_header(header_field)
-    sections, lost = _read_sections(body_field, header.count)
-    table = sections.pop(-1, None)
+    payloads, lost = sections.decode(body_field, header.count)
+    table = payloads.pop(sections.TABLE, None)
     if table is None:
         return Frame(
             header, (), (_flaw(header, 0, header.count - 1, body_field, "the table of names is lost"),)
@@ -283,7 +263,7 @@ def decode(header_field: bytes, body_field: bytes) -> Frame:
         )
     messages: list[Message] = []
     flaws = [_flaw(header, first, last, raw, "damaged on the way") for first, last, raw in lost]
-    for index, payload in sections.items():
+    for index, payload in payloads.items():
         try:
             messages.append(_read_row(payload, shapes, header, header.first_seq + index))
         except _UNPACK_ERRORS as error:
@@ -317,99 +297,6 @@ def decode_header(data: bytes) -> Header:
 
 def _flaw(header: Header, first: int, last: int, raw: bytes, reason: str) -> Flaw:
     return Flaw(header.first_seq + first, header.first_seq + last, raw, reason)
-
-
-def _section_at(body: bytes, start: int) -> int:
-    """The end of the sound section that starts here, or 0."""
-    if start + _SECTION.size > len(body):
-        return 0
-    size, crc = _SECTION.unpack_from(body, start)
-    end = start + _SECTION.size + size
-    # No payload is empty; eight zero bytes, which numbers have inside them, would pass for one.
-    if not size or end > len(body) or zlib.crc32(memoryview(body)[start + _SECTION.size : end], size) != crc:
-        return 0
-    return int(end)
-
-
-def _read_sections(body: bytes, count: int) -> tuple[dict[int, bytes], list[tuple[int, int, bytes]]]:
-    """Payloads by index (-1 is the table), and the (first, last, raw) index ranges of messages that are lost.
-
-    Behind a damaged section the next sound one is searched for byte by byte. Its number follows from the end: the
-    messages between it and the closing table are known, because sections chain.
-    """
-    found: list[tuple[int, int]] = []  # (start, end) of sound sections
-    gaps: list[tuple[int, int, int]] = []  # (position in `found`, start, end) of what lies between
-    start, effort = 0, _SEARCH_BYTES
-    while start < len(body):
-        end = _section_at(body, start)
-        if end:
-            found.append((start, end))
-            start = end
-            continue
-        behind, effort = _next_sound(body, start + 1, effort)
-        gaps.append((len(found), start, behind))
-        start = behind
-    return _number_sections(body, count, found, gaps)
-
-
-def _next_sound(body: bytes, start: int, effort: int) -> tuple[int, int]:
-    """Where the next sound section begins, or the end of the body; and what is left of the effort.
-
-    Garbage may be full of lengths that fit: without a bound, a frame made of them would cost its size squared.
-    """
-    for place in range(start, len(body) - _SECTION.size + 1):
-        (size,) = _LENGTH.unpack_from(body, place)
-        if place + _SECTION.size + size > len(body):
-            continue
-        effort -= size
-        if effort < 0:
-            break
-        if _section_at(body, place):
-            return place, effort
-    return len(body), effort
-
-
-def _number_sections(
-    body: bytes, count: int, found: list[tuple[int, int]], gaps: list[tuple[int, int, int]]
-) -> tuple[dict[int, bytes], list[tuple[int, int, bytes]]]:
-    payloads = [body[start + _SECTION.size : end] for start, end in found]
-    if not gaps and len(payloads) == count + 2:
-        return {-1: payloads[0]} | dict(enumerate(payloads[1:-1])), []
-    if len(gaps) != 1:
-        return _give_up(body, count, payloads, found, gaps)
-    before, start, end = gaps[0]
-    after = len(payloads) - before
-    if before == 0:  # the opening table is hit: all messages and the closing table are sound
-        if after == count + 1:
-            return {-1: payloads[-1]} | dict(enumerate(payloads[:-1])), []
-    elif after == 0:  # the tail is hit or cut off
-        messages = payloads[1 : count + 1]
-        lost = [(len(messages), count - 1, body[start:end])] if len(messages) < count else []
-        return {-1: payloads[0]} | dict(enumerate(messages)), lost
-    else:
-        first, last = before - 1, count - after
-        if first <= last:
-            head = dict(enumerate(payloads[1:before]))
-            tail = {last + 1 + index: payload for index, payload in enumerate(payloads[before:-1])}
-            return {-1: payloads[0]} | head | tail, [(first, last, body[start:end])]
-    return _give_up(body, count, payloads, found, gaps)
-
-
-def _give_up(
-    body: bytes,
-    count: int,
-    payloads: list[bytes],
-    found: list[tuple[int, int]],
-    gaps: list[tuple[int, int, int]],
-) -> tuple[dict[int, bytes], list[tuple[int, int, bytes]]]:
-    """More than one place is damaged: keep what stands before the first, whose numbers are certain."""
-    if not payloads or (gaps and gaps[0][0] == 0):
-        return {}, []
-    sound = gaps[0][0] if gaps else len(payloads)
-    messages = payloads[1 : min(sound, count + 1)]
-    rest = body[found[len(messages)][1] :]
-    lost = [(len(messages), count - 1, rest)] if len(messages) < count else []
-    return {-1: payloads[0]} | dict(enumerate(messages)), lost
 
 
 def _read_table(payload: bytes) -> list[Shape] | None:

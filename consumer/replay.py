@@ -14,21 +14,12 @@ from pathlib import Path
 
 from provd.common import clock
 from provd.common.record import Message
-from provd.common.spool import read_spool, spool_files
+from provd.common.spool import BadLine, read_spool, spool_files
 from provd.consumer.batch import ledger, refused_items
 from provd.store.interface import Store
 
 #: Messages in one write, where nobody says otherwise.
 BATCH_MESSAGES = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line that holds no message."""
-
-    path: Path
-    number: int
-    error: str
 
 
 @dataclass(frozen=True, slots=True)

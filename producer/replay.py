@@ -15,21 +15,12 @@ from provd.common import wire
 from provd.common.errors import BrokerUnavailable
 from provd.common.record import Message
 from provd.common.settings import Settings, mask_url
-from provd.common.spool import read_spool, spool_files
+from provd.common.spool import BadLine, read_spool, spool_files
 from provd.producer.broker import Broker
 from provd.producer.framing import CutFrame
 
 #: Frames handed to Redis in one pipeline.
 _PIPELINE = 16
-
-
-@dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line of a spool file that is not a message."""
-
-    path: Path
-    number: int
-    error: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,12 @@ import functools
 import hashlib
 import inspect
 import pickle
+import threading
 from collections.abc import AsyncIterator, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import joblib
 import pytest
 
 import provd
@@ -450,3 +453,47 @@ def test_a_task_outside_of_a_workflow_does_nothing() -> None:
 
     assert task.task_id is None
     assert capture.messages == []
+
+
+@pytest.mark.parametrize("how", ["thread", "pool", "run_in_executor", "joblib"])
+def test_wrap_carries_the_parent_wherever_a_function_is_run(how: str) -> None:
+    wrapped_calls: dict[str, Any] = {
+        "thread": _in_thread,
+        "pool": _in_pool,
+        "run_in_executor": _in_executor,
+        "joblib": _in_joblib,
+    }
+
+    @provd.task
+    def above() -> None:
+        wrapped_calls[how](provd.wrap(double), 4)
+        wrapped_calls[how](double, 5)
+
+    with captured() as capture, provd.workflow("w") as workflow:
+        above()
+
+    parents = {task["used"]["x"]: task.get("parent_task_id") for task in capture.tasks("double")}
+    assert parents == {4: only(capture, "above")["task_id"], 5: None}
+    assert {task["workflow_id"] for task in capture.tasks()} == {workflow.workflow_id}
+
+
+def _in_thread(fn: Any, x: int) -> None:
+    thread = threading.Thread(target=fn, args=(x,))
+    thread.start()
+    thread.join()
+
+
+def _in_pool(fn: Any, x: int) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(fn, x).result()
+
+
+def _in_executor(fn: Any, x: int) -> None:
+    async def run() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, fn, x)
+
+    asyncio.run(run())
+
+
+def _in_joblib(fn: Any, x: int) -> None:
+    joblib.Parallel(n_jobs=2, prefer="threads")(joblib.delayed(fn)(y) for y in [x])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provd.common import wire
+from provd.common import sections, wire
 from provd.common.errors import FrameError, NewerSchema
 from provd.common.ids import task_id
 from provd.common.record import SCHEMA_VERSION, STATUSES, Kind, Message, Record
@@ -273,7 +273,7 @@ odd_tables = st.lists(
 def test_a_sound_table_that_is_no_table_costs_the_frame_and_raises_nothing(table: bytes) -> None:
     header = Header(PRODUCER, WORKFLOW, None, "node1", 77, None, 3, 2)
     row = wire.pack([0, 1, None, None, None, 1, {}, None])
-    body = b"".join(wire._section(payload) for payload in (table, row, row, table))
+    body = b"".join(sections.encode(payload) for payload in (table, row, row, table))
 
     frame = wire.decode(wire.encode_header(header), body)
 
