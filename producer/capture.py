@@ -13,7 +13,7 @@ What the walk makes of a value is told in `provd.producer.walk`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from provd.common import wire
@@ -33,6 +33,9 @@ _ATOMS = frozenset({int, float, bool, type(None), str, bytes})
 _CONTAINERS = frozenset({list, tuple, dict})
 
 _TEXT = frozenset({str})
+
+#: Atoms of any length.
+_LONG = frozenset({str, bytes})
 
 #: Text up to this length is kept by reference; longer text is packed at once, so that the buffer's size is known.
 _SHORT_TEXT = 256
@@ -132,7 +135,7 @@ def _pack_row(values: tuple[Any, ...]) -> bytes:
     now = current_rules()
     try:
         for value in values:
-            if type(value) not in _ATOMS and not _is_plain(value, now):
+            if not (_fits((value,), now) if type(value) in _ATOMS else _is_plain(value, now)):
                 break
         else:
             packed = wire.pack(values)
@@ -165,14 +168,14 @@ def _is_plain(value: Any, now: Rules) -> bool:
     if kind not in _CONTAINERS or len(value) > _FLAT_MAX or len(value) > now.items_max:
         return False
     if kind is dict:
-        if not (_TEXT.issuperset(map(type, value)) and now.secrets.innocent.issuperset(value)):
+        if not _has_plain_keys(value, now):
             return False
         value = value.values()
     if _ATOMS.issuperset(map(type, value)):
-        return True
+        return _fits(value, now)
     if len(value) > _NESTED_MAX or now.depth_max < 2:
         return False
-    return all(type(item) in _ATOMS or _is_flat(item, now) for item in value)
+    return all(_fits((item,), now) if type(item) in _ATOMS else _is_flat(item, now) for item in value)
 
 
 def _is_flat(value: Any, now: Rules) -> bool:
@@ -180,10 +183,25 @@ def _is_flat(value: Any, now: Rules) -> bool:
     if kind not in _CONTAINERS or len(value) > _INNER_MAX or len(value) > now.items_max:
         return False
     if kind is dict:
-        if not (_TEXT.issuperset(map(type, value)) and now.secrets.innocent.issuperset(value)):
+        if not _has_plain_keys(value, now):
             return False
         value = value.values()
-    return _ATOMS.issuperset(map(type, value))
+    return _ATOMS.issuperset(map(type, value)) and _fits(value, now)
+
+
+def _has_plain_keys(value: dict[Any, Any], now: Rules) -> bool:
+    return (
+        _TEXT.issuperset(map(type, value))
+        and now.secrets.innocent.issuperset(value)
+        and sum(map(len, value)) <= now.text_max
+    )
+
+
+def _fits(atoms: Collection[Any], now: Rules) -> bool:
+    """Whether text and bytes are short enough to be packed for a look: a gigabyte is not copied to find it too long."""
+    if _LONG.isdisjoint(map(type, atoms)):
+        return True
+    return sum([len(atom) for atom in atoms if type(atom) in _LONG]) <= now.text_max
 
 
 def _is_final(packed: bytes, now: Rules) -> bool:

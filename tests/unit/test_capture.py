@@ -7,6 +7,7 @@ import enum
 import gc
 import math
 import signal
+import tracemalloc
 import uuid
 import weakref
 from collections import OrderedDict, namedtuple
@@ -441,3 +442,19 @@ def test_a_cut_does_not_go_through_a_password() -> None:
     use_rules(Settings(value_text_max=300))
 
     assert "hun" not in recorded("x" * 283 + " redis://me:hunter2@db/0")["cut"]
+
+
+@pytest.mark.parametrize(
+    "huge",
+    [["x" * 60_000] * 10_000, {"text": "x" * 50_000_000}, {str(n): b"x" * 60_000 for n in range(2_000)}],
+    ids=["many-texts", "one-text", "many-bytes"],
+)
+def test_what_is_too_large_to_record_is_not_copied_to_find_out(huge: Any) -> None:
+    """G5: recording costs memory in proportion to what a record may hold, not to what the program holds."""
+    tracemalloc.start()
+    packed = freeze((huge,))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(packed) <= Settings().message_bytes_max
+    assert peak < 32 << 20
