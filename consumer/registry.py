@@ -53,6 +53,10 @@ class Registry:
         self._due = clock.monotonic() + REFRESH_S
         return before != self._by_bucket
 
+    def expire(self) -> None:
+        """Look again at the next `refresh`, however young the last look is."""
+        self._due = 0.0
+
     def drop(self, stream: str) -> None:
         """Forget a stream until the next look."""
         kept = ([key for key in bucket if key != stream] for bucket in self._by_bucket)

@@ -57,6 +57,7 @@ class Consumer:
         registry = Registry(
             broker, namespace=settings.namespace, buckets=settings.buckets, workflow_ids=workflow_ids
         )
+        self._registry = registry
         streams = Streams(
             broker,
             registry,
@@ -144,7 +145,8 @@ class Consumer:
         self._worker.run_until(stop)
 
     def run_until_empty(self) -> None:
-        """Work until every stream has been found empty."""
+        """Work until every stream that there is now has been found empty."""
+        self._registry.expire()
         self._worker.run_until_empty(self._stop)
 
     def run_until_done(self, *, grace_s: float) -> Outcome:

@@ -62,7 +62,7 @@ class EmbeddedStore:
         """Make the file and its tables; returns the names of the changes that this call made."""
         with translated(self.url), self._lock:
             sqlite_file.create(self._path)
-            with closing(self._connect(migrating=True)) as connection:
+            with sqlite_file.alone(self._path), closing(self._connect(migrating=True)) as connection:
                 sqlite_file.initialise(connection)
                 with transaction(connection):
                     connection.execute(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}")

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -43,6 +44,20 @@ def create(path: Path) -> None:
     """Make the file, and its folder, unless they are there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Be the only process that makes or changes the schema: turning on the write-ahead log does not wait for others.
+
+    The lock is on a file beside the store: closing a descriptor of the store itself would drop SQLite's own locks.
+    """
+    lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def connect(path: Path, url: str, *, timeout_s: float, migrating: bool = False) -> sqlite3.Connection:

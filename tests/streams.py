@@ -90,5 +90,7 @@ class Script:
     def command(self, source: str, arguments: Sequence[str] = ()) -> list[str]:
         """Write the script and return the command that runs it."""
         path = self.folder / "script.py"
-        path.write_text(textwrap.dedent(source))
+        text = textwrap.dedent(source)
+        if not path.exists() or path.read_text() != text:  # another process may be about to read it
+            path.write_text(text)
         return [sys.executable, str(path), *arguments]

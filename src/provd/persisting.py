@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
-from provd.common.errors import BrokerUnavailable, MissingExtra, ProvdError
+from provd.common.errors import BrokerUnavailable, MissingExtra, ProvdError, StoreUnavailable
 from provd.common.settings import Settings
 from provd.common.spool import spool_files
 from provd.producer.process import Producer
@@ -57,11 +57,25 @@ class Persisting:
 
     def _run(self) -> None:
         try:
-            self._persist()
-        except ProvdError as error:
-            warn_once("persist", f"persist=True: {error}; the records wait for a consumer or `provd replay`")
+            while not self._try(last=self._ended.is_set()):
+                self._ended.wait(_LOOK_S)
         except Exception as error:  # noqa: BLE001 - the thread's top level: the program must not notice
             warn_once("persist", f"persist=True stopped: {type(error).__name__}: {error}")
+
+    def _try(self, *, last: bool) -> bool:
+        """Persist to the end of the workflow; says whether that is over, one way or another."""
+        try:
+            self._persist()
+        except StoreUnavailable as error:
+            if not last:
+                return False
+            self._give_up(error)
+        except ProvdError as error:
+            self._give_up(error)
+        return True
+
+    def _give_up(self, error: ProvdError) -> None:
+        warn_once("persist", f"persist=True: {error}; the records wait for a consumer or `provd replay`")
 
     def _persist(self) -> None:
         if self._redis_answers():

@@ -170,15 +170,15 @@ PERSISTED = """
 def test_persist_brings_the_records_into_the_embedded_store_by_the_end_of_the_block(
     script: Script, tmp_path: Path, broker: str
 ) -> None:
-    # Given two programs at once that persist by themselves, over Redis or without any
+    # Given four programs at once that persist by themselves, over Redis or without any
     env = {"PROVD_DATA_DIR": str(tmp_path / "data")}
     if broker == "spool":
         env["PROVD_BROKER_URL"] = ""
-    programs = [script.start(PERSISTED, env=env) for _ in range(2)]
+    programs = [script.start(PERSISTED, env=env) for _ in range(4)]
     said = [program.communicate(timeout=60) for program in programs]
 
-    # Then both have ended quietly, and the store has all of both
-    assert [error for _, error in said] == ["", ""]
+    # Then all have ended quietly, and the store has all of each
+    assert [error for _, error in said] == [""] * 4
     store = open_store(f"sqlite:///{tmp_path / 'data' / 'provd.db'}")
     for output, _ in said:
         workflow_id = output.strip()
