@@ -36,9 +36,6 @@ GROUP = "provd"
 HEADER_FIELD = b"h"
 BODY_FIELD = b"b"
 
-#: Buckets of a deployment whose Redis has none set yet.
-DEFAULT_BUCKETS = 16
-
 NO_CAMPAIGN = "-"
 
 TASKS = "tasks"

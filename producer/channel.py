@@ -19,7 +19,6 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 from provd.common import clock
-from provd.common.names import WorkflowKeys
 from provd.common.ranges import Ranges
 from provd.common.record import RANKS, Kind, Record, Status
 from provd.common.wire import Shape
@@ -108,8 +107,6 @@ class Channel:
         self.packed_bytes = 0
         self.spooled = Ranges()
         self.dropped = Ranges()
-        #: Computed by the sender, which knows the number of buckets.
-        self.keys: WorkflowKeys | None = None
         #: Milliseconds that Redis' clock is ahead of ours, once known.
         self.clock_offset: int | None = None
         self._counter = itertools.count(1)

@@ -39,7 +39,6 @@ class _Part:
         self.is_record = is_record
         self.keys: list[bytes] | None = None
         self.pieces: list[bytes] = []
-        self.left_out = 0
         self._whole = b""
         unpacker = _unpacker(packed)
         kind = _kind(packed)

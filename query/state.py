@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from provd.common.record import DEGRADED, ENDED, LOST, STATUSES, Record, Status
+from provd.common.record import DEGRADED, ENDED, LOST, Record, Status
 
 #: How a producer's part ended, the worst first.
 _WORST_FIRST = (Status.ERROR.value, Status.CANCELLED.value, Status.FINISHED.value, Status.SKIPPED.value)
-
-#: Every status a reader can see, in rising rank, the derived ones last.
-READ_STATUSES: tuple[str, ...] = (*STATUSES, DEGRADED, LOST)
 
 
 @dataclass(frozen=True, slots=True)
