@@ -89,6 +89,12 @@ def _print_tasks(tasks: Sequence[Record]) -> None:
         ]
         rows.append(row + ([human.pairs(task.get("used")), _outcome(task)] if wide else []))
     output.print_table(columns, rows)
+    failed = [task for task in tasks if task.get("stderr")]
+    if failed and not wide:
+        messages = [[task["task_id"], _outcome(task)] for task in failed]
+        output.print_table(
+            [Column("task", firm=True), Column("message", folds=True)], messages, title="What failed"
+        )
 
 
 def _outcome(task: Record) -> str:

@@ -150,7 +150,7 @@ class Broker:
             yield
         except self._errors as error:
             raise BrokerUnavailable(
-                self.url, mask_url(" ".join(str(error).split())) or type(error).__name__
+                self.url, mask_url(" ".join(str(error).split()).rstrip(".")) or type(error).__name__
             ) from error
 
     def open(self) -> None:

@@ -42,7 +42,8 @@ def replay_into_broker(
     url = settings.resolved_broker_url()
     if not url:
         raise BrokerUnavailable(
-            mask_url(settings.broker_url or "(none)"), "a spool is no broker to replay into"
+            mask_url(settings.broker_url or "(none)"),
+            "not a broker; name a Redis by --broker, or bring the files into a store by --store",
         )
     broker = Broker(
         url,

@@ -401,3 +401,14 @@ class CountingStore:
     def __getattr__(self, name: str) -> Any:
         self.questions += 1
         return getattr(self._store, name)
+
+
+def test_a_narrow_list_of_tasks_still_says_what_failed(
+    store: Store, store_url: str, run_provd: RunProvd
+) -> None:
+    finished_run(store)
+
+    done = run_provd("tasks", "--status", "ERROR", "--store", store_url, env={"COLUMNS": "80"})
+
+    assert "What failed" in done.stdout
+    assert "ValueError: loss is nan" in done.stdout
