@@ -65,7 +65,7 @@ class Identity:
     """The facts of this process that its records carry."""
 
     hostname: str
-    user: str | None
+    user: str
     rank: int | None
     world_size: int | None
     scheduler: dict[str, str]
@@ -78,8 +78,24 @@ def read_identity(environ: Mapping[str, str] | None = None) -> Identity:
     return Identity(os.uname().nodename, _user(environ), rank, world_size, read_scheduler(environ))
 
 
-def _user(environ: Mapping[str, str]) -> str | None:
-    return environ.get("USER") or environ.get("LOGNAME") or environ.get("SLURM_JOB_USER") or str(os.getuid())
+def _user(environ: Mapping[str, str]) -> str:
+    for variable in ("USER", "LOGNAME", "SLURM_JOB_USER"):
+        if environ.get(variable):
+            return environ[variable]
+    return _local_name(os.getuid()) or str(os.getuid())
+
+
+def _local_name(uid: int) -> str | None:
+    """The user's name if this host's own file has it; the network's directory is not asked."""
+    try:
+        with open("/etc/passwd", encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                fields = line.split(":")
+                if len(fields) > 2 and fields[2] == str(uid):
+                    return fields[0]
+    except OSError:
+        pass
+    return None
 
 
 def _rank(environ: Mapping[str, str]) -> tuple[int | None, int | None]:
