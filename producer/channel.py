@@ -111,9 +111,9 @@ class Channel:
         self.clock_offset: int | None = None
         self._counter = itertools.count(1)
         self._statements: deque[tuple[Shape, Record]] = deque()
-        self._lock = threading.Lock()
-        #: The thread that is cutting, 0 for none.
-        self._cutting = 0
+        # Re-entrant: a signal handler of the program may interrupt its own thread between any two steps of a cut.
+        self._lock = threading.RLock()
+        self._cutting = False
         self._origin = Origin(
             producer_id,
             self.workflow_id,
@@ -291,14 +291,14 @@ class Channel:
         """Everything said so far, as frames; none where a signal handler or finalizer has interrupted this thread's
         own cut, which goes on when it returns.
         """
-        if self._cutting == threading.get_ident():
-            return []
         with self._lock:
-            self._cutting = threading.get_ident()
+            if self._cutting:
+                return []
+            self._cutting = True
             try:
                 return self._cut()
             finally:
-                self._cutting = 0
+                self._cutting = False
 
     def _cut(self) -> list[CutFrame]:
         overdue = self._overdue()
