@@ -160,9 +160,10 @@ class Activity:
 
     def _place(self, kwargs: dict[str, Any]) -> tuple[Channel | None, Record | None]:
         workflow = current_workflow()
+        channel = workflow.channel if workflow is not None else None
         if kwargs and any(name in kwargs for name in self._overrides):
-            return self._overridden(kwargs, workflow.channel if workflow is not None else None)
-        return (workflow.channel if workflow is not None else None), None
+            return self._overridden(kwargs, channel)
+        return channel, None
 
     def used(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Frozen, tuple[str, ...] | None]:
         """The arguments of a call, and their names unless they name themselves."""

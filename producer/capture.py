@@ -164,29 +164,30 @@ def _pack_plain(named: dict[Any, Any], now: Rules) -> bytes | None:
 
 def _is_plain(value: Any, now: Rules) -> bool:
     """Whether a value can be packed as it is: a container of atoms, or of such containers."""
-    kind = type(value)
-    if kind not in _CONTAINERS or len(value) > _FLAT_MAX or len(value) > now.items_max:
+    items = _items_of(value, _FLAT_MAX, now)
+    if items is None:
         return False
-    if kind is dict:
-        if not _has_plain_keys(value, now):
-            return False
-        value = value.values()
-    if _ATOMS.issuperset(map(type, value)):
-        return _fits(value, now)
-    if len(value) > _NESTED_MAX or now.depth_max < 2:
+    if _ATOMS.issuperset(map(type, items)):
+        return _fits(items, now)
+    if len(items) > _NESTED_MAX or now.depth_max < 2:
         return False
-    return all(_fits((item,), now) if type(item) in _ATOMS else _is_flat(item, now) for item in value)
+    return all(_fits((item,), now) if type(item) in _ATOMS else _is_flat(item, now) for item in items)
 
 
 def _is_flat(value: Any, now: Rules) -> bool:
+    items = _items_of(value, _INNER_MAX, now)
+    return items is not None and _ATOMS.issuperset(map(type, items)) and _fits(items, now)
+
+
+def _items_of(value: Any, most: int, now: Rules) -> Collection[Any] | None:
+    """What is in a container that has no more than `most` items, and plain keys if it has keys; None otherwise."""
     kind = type(value)
-    if kind not in _CONTAINERS or len(value) > _INNER_MAX or len(value) > now.items_max:
-        return False
-    if kind is dict:
-        if not _has_plain_keys(value, now):
-            return False
-        value = value.values()
-    return _ATOMS.issuperset(map(type, value)) and _fits(value, now)
+    if kind not in _CONTAINERS or len(value) > most or len(value) > now.items_max:
+        return None
+    if kind is not dict:
+        items: Collection[Any] = value
+        return items
+    return value.values() if _has_plain_keys(value, now) else None
 
 
 def _has_plain_keys(value: dict[Any, Any], now: Rules) -> bool:
