@@ -15,7 +15,7 @@ OTHER_TESTS := $(addprefix test-,$(OTHER_VERSIONS))
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/.made
-.PHONY: help demo test nightly services lint types wheel-check clean $(OTHER_TESTS)
+.PHONY: help demo test replica-set sentinel cluster soak soak-quick nightly services lint types wheel-check clean $(OTHER_TESTS)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,6 +40,15 @@ types: $(VENV)/.test ## static types, for the oldest and the newest Python
 
 wheel-check: $(VENV)/.test ## build the wheel, and use it where nothing else is installed
 	$(BIN)/python tests/packaging/check_wheel.py
+
+replica-set: $(VENV)/.test ## MongoDB as a replica set of three, its primary killed during ingest
+	$(BIN)/python -m pytest -m replica_set
+
+sentinel: $(VENV)/.test ## Redis with Sentinel, its master killed during ingest
+	$(BIN)/python -m pytest -m sentinel
+
+cluster: $(VENV)/.test ## Redis Cluster of three masters and three replicas, a master killed during ingest
+	$(BIN)/python -m pytest -m cluster
 
 nightly: $(VENV)/.test ## the long forms of the slow suites: 56,000 values through every rule
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/unit/test_capture_properties.py

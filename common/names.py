@@ -10,6 +10,10 @@ Redis key                                     what it holds                     
 <ns>:{b}:beats:<workflow>                     hash: producer id -> last beat      producer          retirement
 <ns>:{b}:spooled:<workflow>                   hash: producer id -> ranges that    consumer          retirement
                                               a consumer holds in its own spool
+<ns>:{b}:stored:<workflow>                    hash: producer id -> ranges that    consumer          retirement
+                                              the store holds (receipts)
+<ns>:{b}:suspects:<workflow>                  hash: entry id -> consumers that    consumer          retirement
+                                              ended with this frame alone in hand
 
 The namespace `<ns>` keeps two deployments on one Redis apart. A workflow without a campaign has `-` in its place.
 
@@ -74,6 +78,8 @@ class WorkflowKeys:
     stream: str
     beats: str
     spooled: str
+    stored: str
+    suspects: str
 
     @classmethod
     def of(cls, namespace: str, buckets: int, workflow_id: str, campaign_id: str | None) -> WorkflowKeys:
@@ -85,6 +91,8 @@ class WorkflowKeys:
             stream=f"{head}:stream:{campaign_id or NO_CAMPAIGN}:{workflow_id}",
             beats=f"{head}:beats:{workflow_id}",
             spooled=f"{head}:spooled:{workflow_id}",
+            stored=f"{head}:stored:{workflow_id}",
+            suspects=f"{head}:suspects:{workflow_id}",
         )
 
     @classmethod
@@ -97,6 +105,8 @@ class WorkflowKeys:
             stream=stream,
             beats=f"{head}:beats:{workflow_id}",
             spooled=f"{head}:spooled:{workflow_id}",
+            stored=f"{head}:stored:{workflow_id}",
+            suspects=f"{head}:suspects:{workflow_id}",
         )
 
 

@@ -34,6 +34,16 @@ class Ranges:
         """Build from single numbers in any order."""
         return cls.of((number, number) for number in numbers)
 
+    @classmethod
+    def parse(cls, text: str) -> Ranges:
+        """Read the text form, `1-500,701-900`, as Redis keeps it; a part that makes no sense is left out."""
+        spans = []
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            if first.isdecimal() and last.isdecimal():
+                spans.append((int(first), int(last)))
+        return cls.of(spans)
+
     def union(self, other: Ranges) -> Ranges:
         """Numbers in either set."""
         if not self.spans:

@@ -31,6 +31,8 @@ LOCAL_FILE = "provd.yaml"
 BROKER_SCHEMES = ("redis", "rediss", "unix", "file")
 STORE_SCHEMES = ("mongodb", "mongodb+srv", "sqlite")
 
+DURABILITIES = ("memory", "disk")
+
 _MIB = 1 << 20
 _GIB = 1 << 30
 
@@ -77,6 +79,14 @@ class Settings:
     )
     spool_dir: str | None = _setting(
         None, "folder of the JSONL spool, on a disk that outlives the job; not set: `spool` in data_dir"
+    )
+    durability: str = _setting(
+        "memory",
+        "memory: a message waits in memory for the next flush; disk: it is in the spool before the call returns, and"
+        " stays there until the store has confirmed it",
+    )
+    drain_on_sigterm: bool = _setting(
+        False, "on SIGTERM, send or spool what is left, then go on as the program, or the system, would have"
     )
     flush_interval_s: float = _setting(
         0.2,
@@ -453,6 +463,8 @@ def _check_meaning(key: str, value: Any, source: str) -> None:
         _check_scheme(value, BROKER_SCHEMES, source)
     elif key == "store_url":
         _check_scheme(value, STORE_SCHEMES, source)
+    elif key == "durability" and value not in DURABILITIES:
+        raise SettingsError(f"{source} is {value!r}: use {' or '.join(DURABILITIES)}")
     elif key in ("workflow_id", "campaign_id", "namespace"):
         try:
             check_id(value, source)

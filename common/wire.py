@@ -14,7 +14,7 @@ Invariants:
   returns a `Flaw` with the raw bytes.
 
 Entry fields: `h` = crc32 (u32, little-endian) + msgpack [version, producer_id, workflow_id, campaign_id, hostname,
-pid, rank, first_seq, count, extra{}]; `b` = the sections.
+pid, rank, first_seq, count, extra{receipt}]; `b` = the sections.
 
 Shape: [kind, fixed{}, used names or nil, generated names or nil].
 Row of a task: [shape, counter or task id, parent counter or task id or nil, started_at or nil, duration or nil,
@@ -64,6 +64,8 @@ class Header:
     rank: int | None
     first_seq: int
     count: int
+    #: Whether the producer waits for the store's receipt before it lets go of its own copy (`durability: disk`).
+    receipt: bool = False
 
     @property
     def last_seq(self) -> int:
@@ -168,7 +170,7 @@ def encode_header(header: Header) -> bytes:
             header.rank,
             header.first_seq,
             header.count,
-            {},
+            {"receipt": True} if header.receipt else {},
         ]
     )
     return _CRC.pack(zlib.crc32(packed)) + packed
@@ -292,7 +294,9 @@ def decode_header(data: bytes) -> Header:
             raise ValueError(f"{count} messages from seq {first_seq}")
     except ValueError as error:
         raise FrameError(f"the frame's header makes no sense: {error}") from error
-    return Header(producer_id, workflow_id, campaign_id, hostname, pid, rank, first_seq, count)
+    extra = rest[8] if len(rest) > 8 and isinstance(rest[8], dict) else {}
+    receipt = extra.get("receipt") is True
+    return Header(producer_id, workflow_id, campaign_id, hostname, pid, rank, first_seq, count, receipt)
 
 
 def _flaw(header: Header, first: int, last: int, raw: bytes, reason: str) -> Flaw:

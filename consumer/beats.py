@@ -61,7 +61,7 @@ def _read(
 ) -> Iterable[Beat]:
     """`now` stands for the beat of a producer that only the spool has heard of."""
     for producer_id in sorted(beats.keys() | spooled.keys()):
-        held = parse_ranges(spooled.get(producer_id, b""))
+        held = Ranges.parse(spooled.get(producer_id, b"").decode("ascii", "replace"))
         try:
             fields = wire.unpack(beats[producer_id]) if producer_id in beats else {}
             yield Beat(
@@ -78,16 +78,6 @@ def _read(
             log.warning(
                 "heartbeat cannot be read: workflow=%s producer=%s error=%s", workflow_id, producer_id, error
             )
-
-
-def parse_ranges(text: bytes) -> Ranges:
-    """The note of spooled numbers (`1-500,701-900`) as ranges; a part that makes no sense is left out."""
-    spans = []
-    for part in text.decode("ascii", "replace").split(","):
-        first, _, last = part.partition("-")
-        if first.isdecimal() and last.isdecimal():
-            spans.append((int(first), int(last)))
-    return Ranges.of(spans)
 
 
 def _ranges(spans: Iterable[Any]) -> Ranges:

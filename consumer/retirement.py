@@ -78,8 +78,9 @@ class Retirement:
         self._store.compact_ledger(workflow_id)
         keys = names.WorkflowKeys.of_stream(stream)
         retired = self._broker.ask(
-            "EVAL", scripts.RETIRE, 4, keys.registry, keys.stream, keys.beats, keys.spooled, names.GROUP
-        )
+            "EVAL", scripts.RETIRE, 6, keys.registry, keys.stream, keys.beats, keys.spooled, keys.stored, keys.suspects,
+            names.GROUP,
+        )  # fmt: skip
         if retired:
             self._registry.drop(stream)
             log.info("workflow retired: workflow=%s", workflow_id)

@@ -49,13 +49,13 @@ if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
 return 1
 """
 
-#: KEYS registry, stream, beats, spooled; ARGV group. Removes a workflow's keys if nothing is left in the stream;
-#: returns 1 when it did.
+#: KEYS registry, stream, then the workflow's other keys; ARGV group. Removes a workflow's keys if nothing is left in
+#: the stream; returns 1 when it did.
 RETIRE = """
 if redis.call('XLEN', KEYS[2]) > 0 then return 0 end
 local pending = redis.pcall('XPENDING', KEYS[2], ARGV[1])
 if not pending.err and pending[1] > 0 then return 0 end
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+redis.call('DEL', unpack(KEYS, 2))
 redis.call('SREM', KEYS[1], KEYS[2])
 return 1
 """

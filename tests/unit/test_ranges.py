@@ -67,3 +67,11 @@ def test_a_million_consecutive_messages_are_one_pair_of_numbers() -> None:
 def test_text_shows_ranges_as_people_write_them() -> None:
     assert str(Ranges.of([(5, 5), (1, 3)])) == "1-3, 5"
     assert str(Ranges()) == ""
+
+
+def test_the_text_form_is_read_back_whatever_its_order() -> None:
+    assert Ranges.parse("1-500,701-900,501-600") == Ranges.of([(1, 600), (701, 900)])
+
+
+def test_an_empty_or_senseless_text_is_an_empty_set() -> None:
+    assert Ranges.parse("") == Ranges.parse("-,x-1,\ufffd") == Ranges()
