@@ -50,6 +50,12 @@ sentinel: $(VENV)/.test ## Redis with Sentinel, its master killed during ingest
 cluster: $(VENV)/.test ## Redis Cluster of three masters and three replicas, a master killed during ingest
 	$(BIN)/python -m pytest -m cluster
 
+soak: $(VENV)/.test ## everything killed and paused at random, 200 times, while a million tasks flow; SEED=N does it again
+	$(BIN)/python -m tests.faults.soak $(if $(SEED),--seed $(SEED)) $(if $(TASKS),--tasks $(TASKS)) $(if $(FAULTS),--faults $(FAULTS))
+
+soak-quick: $(VENV)/.test ## the same in small, with a fixed seed
+	$(BIN)/python -m pytest -m soak
+
 nightly: $(VENV)/.test ## the long forms of the slow suites: 56,000 values through every rule
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/unit/test_capture_properties.py
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from provd.cli import human
+from provd.cli.check_failover import check_finders, check_replicas, configured
 from provd.cli.checks import Check, Level, judge
-from provd.common.settings import Settings, mask_url
+from provd.common.advice import advice_for
+from provd.common.broker_nodes import Master, Nodes
+from provd.common.broker_url import CLUSTER_SCHEME, SENTINEL_SCHEME, BrokerKind, parse_broker_url
+from provd.common.errors import BrokerUnavailable
+from provd.common.passwords import hide, mask_url
+from provd.common.settings import Settings
 
 #: The oldest Redis that has every command provd uses.
 _OLDEST = (6, 2)
@@ -28,44 +35,74 @@ def check_broker(settings: Settings) -> Iterator[Check]:
         yield Check("broker", Level.OK, f"none: messages go to the spool in {settings.spool_path}")
         return
     import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
-    client: Any = redis.Redis.from_url(
-        url, socket_connect_timeout=settings.connect_timeout_s, socket_timeout=settings.connect_timeout_s
-    )
-    try:
-        info = client.info()
-        policy_of_log = (
-            client.config_get("appendfsync").get("appendfsync") if _may_configure(client) else None
+    def connect(url: str, patience_s: float | None) -> Any:
+        seconds = patience_s or settings.connect_timeout_s
+        return redis.Redis.from_url(
+            url,
+            protocol=2,
+            socket_connect_timeout=seconds,
+            socket_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),
         )
-    except redis.RedisError as error:
-        yield Check("broker", Level.UNREACHABLE, f"{mask_url(url)}: {_one_line(error)}", _fix_for(url))
-        return
-    finally:
-        client.close()
-    yield _version(url, info)
-    yield from _memory(info)
-    yield _persistence(info, policy_of_log)
-    yield from _clients(info)
 
-
-def _may_configure(client: Any) -> bool:
-    """Whether this user may read the configuration; a careful ACL, or a managed Redis, forbids it."""
-    import redis
-
+    # OSError: a certificate's file that cannot be read. ValueError, TypeError: an option that the client does not take.
+    errors = (redis.RedisError, OSError, ValueError, TypeError)
+    patience_s = settings.connect_timeout_s
+    address = parse_broker_url(url)
+    nodes = Nodes(address, connect, shown=mask_url(url), patience_s=patience_s, errors=errors)
     try:
-        client.config_get("appendfsync")
-    except redis.ResponseError:
-        return False
-    return True
+        for master in nodes.masters().all:
+            name = "" if nodes.is_single or address.kind is BrokerKind.SENTINEL else f" {master.name}"
+            yield from _check_server(name, master, url)
+            if not nodes.is_single:
+                yield from check_replicas(name, master, is_durable=settings.durability == "disk")
+        yield from check_finders(address, connect, nodes.masters())
+    except BrokerUnavailable as error:
+        yield Check(
+            "broker", Level.UNREACHABLE, f"{error.url}: {hide(error.reason, url)}", _fix_for(url, error)
+        )
+    except errors as error:
+        yield Check(
+            "broker",
+            Level.UNREACHABLE,
+            f"{mask_url(url)}: {hide(_one_line(error), url)}",
+            _fix_for(url, error),
+        )
+    finally:
+        nodes.close()
+
+
+def _check_server(name: str, master: Master, url: str) -> Iterator[Check]:
+    """`name` stands behind the subject of each check where there are several servers."""
+    info = master.client.info()
+    policy_of_log = configured(master.client, "appendfsync")
+    checks = [
+        _version(url if not master.name else master.name, info),
+        *_memory(info),
+        _persistence(info, policy_of_log),
+        *_clients(info),
+    ]
+    for check in checks:
+        yield replace(check, subject=check.subject + name)
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _fix_for(url: str) -> str:
+def _fix_for(url: str, error: Exception) -> str:
+    known = advice_for(str(error), url)
+    if known:
+        return known
     if url.startswith("unix://"):
         return "start it: provd consume --embedded"
+    if url.startswith(f"{SENTINEL_SCHEME}:"):
+        return "start the Sentinels and the servers there, and look at what SENTINEL CKQUORUM says"
+    if url.startswith(f"{CLUSTER_SCHEME}:"):
+        return "start the servers of the Cluster, and look at what CLUSTER INFO says"
     return "start Redis there, or name another one: PROVD_BROKER_URL=redis://HOST:PORT/0"
 
 

@@ -13,7 +13,8 @@ from provd.cli.check_machine import file_system_of, nearest_existing
 from provd.cli.checks import Check, Level, judge
 from provd.cli.services import embedded_file
 from provd.common.errors import MissingExtra, ProvdError, ServiceUnavailable
-from provd.common.settings import Settings, mask_url
+from provd.common.passwords import hide, mask_url
+from provd.common.settings import Settings
 
 #: The oldest MongoDB that has every operation provd uses.
 _OLDEST_MONGODB = (4, 2)
@@ -38,7 +39,7 @@ def check_store(settings: Settings) -> Iterator[Check]:
     except MissingExtra as error:
         yield Check("store", Level.FAILED, f"{mask_url(url)} was not asked: no pymongo here", str(error))
     except ProvdError as error:
-        yield Check("store", Level.FAILED, f"{mask_url(url)}: {error}", "correct the store's URL")
+        yield Check("store", Level.FAILED, f"{mask_url(url)}: {hide(str(error), url)}", "correct the store's URL")
 
 
 def _check_embedded(url: str, file: Path) -> Iterator[Check]:
@@ -90,7 +91,7 @@ def _check_mongodb(url: str) -> Iterator[Check]:
         version = client.server_info()["version"]
         replica_set = client.admin.command("hello").get("setName")
     except PyMongoError as error:
-        yield Check("store", Level.FAILED, f"{mask_url(url)}: {error}", "look at MongoDB's own log")
+        yield Check("store", Level.FAILED, f"{mask_url(url)}: {hide(str(error), url)}", "look at MongoDB's own log")
         return
     finally:
         client.close()

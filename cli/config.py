@@ -10,8 +10,10 @@ import typer
 from provd.cli.options import BrokerOption, JsonOption, StoreOption, settings_file_of
 from provd.common import settings as common_settings
 from provd.common.errors import UsageError
+from provd.common.passwords import MASK, mask_url
 from provd.common.record import Record
-from provd.common.settings import KEYS, Settings, mask_url
+from provd.common.settings import KEYS, Settings
+from provd.common.sources import LOCAL_FILE, Origin
 
 app = typer.Typer(no_args_is_help=True, help="Settings: what is in force and why, and a file to start from.")
 
@@ -31,7 +33,7 @@ def show(
     overrides = {"broker_url": broker, "store_url": store}
     origins = common_settings.gather(overrides=overrides, settings_file=file)
     settings = common_settings.load(overrides=overrides, settings_file=file)
-    entries = {key: _entry(settings, key, origins[key].source if key in origins else None) for key in KEYS}
+    entries = {key: _entry(settings, key, origins.get(key)) for key in KEYS}
     if json:
         output.print_json(entries)
         return
@@ -42,7 +44,7 @@ def show(
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write; an existing one is left alone.")] = Path(
-        common_settings.LOCAL_FILE
+        LOCAL_FILE
     ),
 ) -> None:
     """Write a settings file in which every key is explained, with all defaults commented out."""
@@ -61,27 +63,22 @@ def init(
             f"cannot write {path}: {error.strerror}; name a file in a folder you can write to"
         ) from None
     output.say(
-        f"wrote {path}; provd reads it as ./{common_settings.LOCAL_FILE}, by --settings or by PROVD_SETTINGS"
+        f"wrote {path}; provd reads it as ./{LOCAL_FILE}, by --settings or by PROVD_SETTINGS"
     )
 
 
-def _entry(settings: Settings, key: str, source: str | None) -> Record:
+def _entry(settings: Settings, key: str, origin: Origin | None) -> Record:
     value = getattr(settings, key)
-    entry: Record = {"value": mask_url(value) if isinstance(value, str) else value, "source": _kind(source)}
-    entry["from"] = source or "default"
+    if value is not None and common_settings.is_secret(key):
+        value = MASK
+    entry: Record = {"value": mask_url(value) if isinstance(value, str) else value}
+    entry["source"] = origin.kind if origin else "default"
+    entry["from"] = origin.source if origin else "default"
     if key in _RESOLVED:
         effective = _resolved(settings, key)
         if effective != entry["value"]:
             entry["effective"] = effective
     return entry
-
-
-def _kind(source: str | None) -> str:
-    if source is None:
-        return "default"
-    if source.startswith("--"):
-        return "option"
-    return "environment" if source.startswith(common_settings.PREFIX) else "file"
 
 
 def _resolved(settings: Settings, key: str) -> str:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from provd.cli import config, consume, demo, doctor, query, replay, run, runs, tasks
+from provd.cli import config, consume, demo, doctor, quarantine, query, replay, run, runs, status, tasks
 from provd.cli.exits import DONE, INTERRUPTED, USAGE, exit_status
 from provd.cli.output import say_error
 from provd.common.errors import ProvdError
+from provd.common.passwords import mask_url
 
 #: What click raises for options and arguments that it cannot take; some versions of Typer bring a click of their own.
 _WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
@@ -41,7 +42,7 @@ class ProvdGroup(TyperGroup):
             sys.stdout.flush()
             return result
         except ProvdError as error:
-            say_error(str(error))
+            say_error(mask_url(str(error)))
             raise typer.Exit(exit_status(error)) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
@@ -76,9 +77,11 @@ app.command("run", context_settings={"ignore_unknown_options": True, "allow_inte
     run.run
 )
 app.command("replay")(replay.replay)
+app.command("status")(status.status)
 app.add_typer(runs.app, name="runs")
 app.command("tasks")(tasks.tasks)
 app.command("query")(query.query)
+app.add_typer(quarantine.app, name="quarantine")
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
 

@@ -18,6 +18,7 @@ _COLUMNS = {
     "samples": ("producer_id", "workflow_id", "seq"),
     "ledger": ("producer_id", "workflow_id", "first_seq", "last_seq"),
     "beats": ("producer_id", "workflow_id", "beat_at", "sent", "tasks_started", "tasks_ended"),
+    "consumers": ("name", "hostname", "state", "since", "broker_at", "version"),
     "quarantine": ("workflow_id", "producer_id", "first_seq", "last_seq", "reason"),
 }
 
@@ -27,7 +28,7 @@ def query(
     collection: Annotated[
         str,
         typer.Argument(
-            metavar="COLLECTION", help="tasks, workflows, producers, samples, ledger, beats or quarantine."
+            metavar="COLLECTION", help="tasks, workflows, producers, samples, ledger, beats, consumers or quarantine."
         ),
     ],
     filter: Annotated[

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -16,13 +16,15 @@ from provd.cli import human, output
 from provd.cli.exits import FAILED, INTERRUPTED
 from provd.cli.options import BrokerOption, JsonOption, settings_of
 from provd.cli.stopping import stopped_by_signals
-from provd.common.errors import UsageError
+from provd.common.errors import ServiceUnavailable, UsageError
 from provd.common.record import Record
+from provd.common.sealing import Sealed, seal_abandoned
 from provd.common.settings import Settings
 from provd.common.spool import BadLine
+from provd.common.spool_reader import SpoolReader
 
-#: Bad lines that are named one by one; the rest is counted.
-_BAD_LINES_SHOWN = 20
+#: Bad lines, and files left open, that are named one by one; the rest is counted.
+_SHOWN = 20
 
 
 def replay(
@@ -33,47 +35,76 @@ def replay(
         Optional[str],
         typer.Option("--store", metavar="URL", help="Write straight into this store instead of the broker."),
     ] = None,
+    recover: Annotated[
+        bool,
+        typer.Option("--recover", help="First seal the open files of processes that have ended."),
+    ] = False,
+    remove: Annotated[
+        bool,
+        typer.Option("--remove", help="With --store: remove each file once the store has all of it."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Bring spool files in: into the broker, or straight into a store.
 
-    Repeating it changes nothing. Exits 1 when a line could not be read.
+    Repeating it changes nothing. Files that are still open are read as far as they go, and left. --recover seals
+    those whose process has provably ended, or of which nothing is known and that were silent for an hour.
+
+    Exits 1 when a line or file could not be read, 3 when the broker or store went away: then repeat it.
     """
     if broker is not None and store is not None:
         raise UsageError("give --broker or --store, not both")
-    missing = [str(path) for path in paths if not path.exists()]
+    if remove and store is None:
+        raise UsageError("--remove needs --store: only the store can say that it has all of a file")
+    missing = [str(path) for path in paths if not path.exists() and not path.is_symlink()]
     if missing:
         raise UsageError(f"there is no {', no '.join(missing)}")
     settings = settings_of(context, broker_url=broker, store_url=store)
-    into = "broker" if store is None else "store"
-    outcome = _into_broker(settings, paths) if store is None else _into_store(settings, paths)
-    _report(outcome, into=into, json=json)
-    if not outcome.complete:
+    sealed = seal_abandoned(SpoolReader().find(paths)) if recover else Sealed()
+    # A file that was named is now to be found under its new name.
+    now = [path if path.exists() else path.with_name(path.name.removesuffix(".open")) for path in paths]
+    outcome = _into_broker(settings, now) if store is None else _into_store(settings, now, remove=remove)
+    outcome.sealed = sealed
+    _report(outcome, into="broker" if store is None else "store", json=json)
+    if outcome.stopped:
         raise typer.Exit(INTERRUPTED)
-    if outcome.bad_lines or outcome.refused:
+    if outcome.bad_count or outcome.refused:
         raise typer.Exit(FAILED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What a replay did, wherever it went to; `refused` messages are in the store's quarantine."""
 
     files: int
     messages: int
     bad_lines: Sequence[BadLine]
+    bad_count: int
+    #: Files that were still open when they were read, and that were gone when their turn came.
+    open: int
+    gone: int
     refused: int = 0
-    complete: bool = True
+    removed: int = 0
+    stopped: bool = False
+    sealed: Sealed = field(default_factory=Sealed)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was found has been brought in."""
+        return not (self.stopped or self.bad_count or self.refused)
 
 
 def _into_broker(settings: Settings, paths: Sequence[Path]) -> Outcome:
     from provd.producer.replay import replay_into_broker
 
-    with _progress_bar(paths) as tell:
+    with _progress_bar(paths) as bar, _repeatable(bar) as tell:
         report = replay_into_broker(paths, settings, progress=lambda _path, sent: tell(sent))
-    return Outcome(report.files, report.messages, report.bad_lines)
+    return Outcome(
+        report.files, report.messages, report.bad_lines, report.bad_count, report.open, report.gone
+    )
 
 
-def _into_store(settings: Settings, paths: Sequence[Path]) -> Outcome:
+def _into_store(settings: Settings, paths: Sequence[Path], *, remove: bool) -> Outcome:
     from provd.consumer.replay import replay_into_store
     from provd.store.open import open_store
 
@@ -81,13 +112,42 @@ def _into_store(settings: Settings, paths: Sequence[Path]) -> Outcome:
     store = open_store(settings.resolved_store_url())
     try:
         store.migrate()
-        with stopped_by_signals(stop.set), _progress_bar(paths) as tell:
+        with stopped_by_signals(stop.set), _progress_bar(paths) as bar, _repeatable(bar) as tell:
             report = replay_into_store(
-                paths, store, batch_messages=settings.batch_messages, on_progress=tell, stop=stop
+                paths,
+                store,
+                batch_messages=settings.batch_messages,
+                on_progress=tell,
+                stop=stop,
+                remove=remove,
             )
     finally:
         store.close()
-    return Outcome(report.files, report.messages, report.bad_lines, report.refused, report.complete)
+    return Outcome(
+        report.files, report.messages, report.bad_lines, report.bad_count, report.open, report.gone,
+        report.refused, report.removed, stopped=not report.complete,
+    )  # fmt: skip
+
+
+@contextmanager
+def _repeatable(tell: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
+    """Say of a service that went away in the middle how far it went, and that repeating goes on; yields what is to be
+    told the messages so far, and passes it on to `tell`.
+    """
+    done = 0
+
+    def count(messages: int) -> None:
+        nonlocal done
+        done = messages
+        tell(messages)
+
+    try:
+        yield count
+    except ServiceUnavailable as error:
+        if not done:
+            raise
+        went = f"{human.many(done, 'message')} went in before; repeat the command to bring in the rest"
+        raise type(error)(error.url, f"{error.reason}; {went}") from error
 
 
 @contextmanager
@@ -107,34 +167,49 @@ def _progress_bar(paths: Sequence[Path]) -> Iterator[Callable[[int], None]]:
 
 def _count_lines(paths: Sequence[Path]) -> int:
     """The messages there are to read, by the lines of the files; their headers are not messages."""
-    from provd.common.spool import spool_files
-
     lines = 0
-    for file in spool_files(paths, with_open=True):
-        with file.open("rb") as stream:
-            lines += sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b"")) - 1
+    for file in SpoolReader().read(paths):
+        try:
+            with file.path.open("rb") as stream:
+                lines += sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b"")) - 1
+        except OSError:
+            continue  # it is told when its turn comes
     return max(0, lines)
 
 
 def _report(outcome: Outcome, *, into: str, json: bool) -> None:
-    for bad in outcome.bad_lines[:_BAD_LINES_SHOWN]:
-        output.say_error(f"{bad.path}:{bad.number}: {bad.error}")
-    if len(outcome.bad_lines) > _BAD_LINES_SHOWN:
-        output.say_error(
-            f"and {len(outcome.bad_lines) - _BAD_LINES_SHOWN:,} more lines that could not be read"
-        )
+    for bad in outcome.bad_lines[:_SHOWN]:
+        output.say_error(f"{_place(bad)}: {bad.error}")
+    if outcome.bad_count > _SHOWN:
+        output.say_error(f"and {outcome.bad_count - _SHOWN:,} more that could not be read")
+    for left in outcome.sealed.left[:_SHOWN]:
+        output.say(f"left open: {left.path}: {left.reason}")
     if json:
         output.print_json(_document(outcome, into))
         return
-    done = "replayed" if outcome.complete else "stopped after"
-    parts = [
-        f"{done} {human.many(outcome.messages, 'message')} of {human.many(outcome.files, 'file')} into the {into}"
-    ]
-    if outcome.bad_lines:
-        parts.append(f"{human.many(len(outcome.bad_lines), 'line')} could not be read")
+    output.say("; ".join(_sentences(outcome, into)))
+
+
+def _place(bad: BadLine) -> str:
+    return f"{bad.path}:{bad.number}" if bad.number else str(bad.path)
+
+
+def _sentences(outcome: Outcome, into: str) -> Iterator[str]:
+    if outcome.sealed.sealed:
+        yield f"sealed {human.many(len(outcome.sealed.sealed), 'file')}"
+    done = "stopped after" if outcome.stopped else "replayed"
+    files = human.many(outcome.files, "file")
+    yield f"{done} {human.many(outcome.messages, 'message')} of {files} into the {into}"
+    if outcome.open:
+        yield f"{human.many(outcome.open, 'file')} still open: repeat it when written"
+    if outcome.gone:
+        yield f"{human.many(outcome.gone, 'file')} removed meanwhile by others"
+    if outcome.removed:
+        yield f"{human.many(outcome.removed, 'file')} removed, being stored"
+    if outcome.bad_count:
+        yield f"{human.many(outcome.bad_count, 'line')} could not be read"
     if outcome.refused:
-        parts.append(f"{human.many(outcome.refused, 'message')} refused and quarantined")
-    output.say("; ".join(parts))
+        yield f"{human.many(outcome.refused, 'message')} refused and quarantined"
 
 
 def _document(outcome: Outcome, into: str) -> Record:
@@ -146,5 +221,11 @@ def _document(outcome: Outcome, into: str) -> Record:
         "bad_lines": [
             {"path": str(bad.path), "line": bad.number, "error": bad.error} for bad in outcome.bad_lines
         ],
-        "complete": outcome.complete and not outcome.bad_lines and not outcome.refused,
+        "bad_count": outcome.bad_count,
+        "sealed": [str(path) for path in outcome.sealed.sealed],
+        "left_open": [{"path": str(left.path), "reason": left.reason} for left in outcome.sealed.left],
+        "open": outcome.open,
+        "gone": outcome.gone,
+        "removed": outcome.removed,
+        "complete": outcome.complete,
     }

@@ -43,6 +43,8 @@ def print_run(summary: RunSummary) -> None:
     _print_errors(summary)
     style = "bold green" if summary.complete else "bold yellow"
     output.print_line(f"\nbooks  {summary.verdict}", style=style)
+    for line in summary.hints:
+        output.print_line(line, style="dim")
 
 
 def _present(items: dict[str, Any]) -> Record:
@@ -56,6 +58,7 @@ def _fields(summary: RunSummary) -> list[tuple[str, str]]:
         ("name", run.name or ""),
         ("campaign", run.campaign_id or ""),
         ("status", run.status),
+        ("unknown", _unknown(summary)),
         ("started", human.moment(run.started_at)),
         ("ended", human.moment(run.ended_at)),
         ("took", human.duration(run.duration)),
@@ -69,6 +72,13 @@ def _fields(summary: RunSummary) -> list[tuple[str, str]]:
         ("attempt", human.cell(record.get("attempt"))),
         ("after", record.get("predecessor", "")),
     ]
+
+
+def _unknown(summary: RunSummary) -> str:
+    since = summary.run.unknown_since
+    if since is None:
+        return ""
+    return f"no consumer has looked since {human.moment(since)}: it may have ended, or fallen silent, since then"
 
 
 def _user(record: Record) -> str:

@@ -8,7 +8,7 @@ from provd.cli import human, output
 from provd.cli.output import STATUS_STYLES, Column
 from provd.common.ranges import Ranges
 from provd.query.runs import Run
-from provd.query.verify import GAPS, counts_agree, verdict
+from provd.query.verify import GAPS, counts_agree, hints, spooled_where, verdict
 from provd.store.books import ProducerBooks, WorkflowBooks
 
 #: Headers of task counts; the first two stand in every table, the others where there is something to count.
@@ -16,6 +16,7 @@ _COUNT_HEADERS = {
     "FINISHED": "done",
     "ERROR": "failed",
     "RUNNING": "running",
+    "LOST": "lost",
     "CANCELLED": "cancelled",
     "SKIPPED": "skipped",
     "SUBMITTED": "waiting",
@@ -98,6 +99,8 @@ def print_books(books: WorkflowBooks, *, gaps_shown: int) -> None:
     output.print_line(
         f"{books.workflow_id}: {verdict(books)}", style="bold green" if books.complete else "bold red"
     )
+    for line in hints(books):
+        output.print_line(line, style="dim")
 
 
 def _print_producers(books: WorkflowBooks, listed: Sequence[ProducerBooks]) -> None:
@@ -135,11 +138,20 @@ def _gap_lines(part: ProducerBooks, gaps_shown: int) -> list[str]:
     lines = []
     for bucket in GAPS:
         ranges: Ranges = getattr(part, bucket)
-        if len(ranges):
-            more = len(ranges.spans) - gaps_shown
+        if bucket == "spooled":
+            places = spooled_where(part).items()
+            lines += [f"spooled {_some(held, gaps_shown)} {place}" for place, held in places]
+        elif ranges:
+            why = ", ".join(f"{count:,} {reason}" for reason, count in part.dropped_reasons.items())
             lines.append(
-                f"{bucket} {Ranges(ranges.spans[:gaps_shown])}" + (f" and {more} more" if more > 0 else "")
+                f"{bucket} {_some(ranges, gaps_shown)}" + (f": {why}" if bucket == "dropped" and why else "")
             )
     if not counts_agree(part):
         lines.append(f"counted {part.tasks_ended:,} ended tasks, the store has {part.tasks_stored:,}")
     return lines
+
+
+def _some(ranges: Ranges, shown: int) -> str:
+    """The first ranges, and how many more there are."""
+    more = len(ranges.spans) - shown
+    return f"{Ranges(ranges.spans[:shown])}" + (f" and {more} more" if more > 0 else "")

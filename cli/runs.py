@@ -29,7 +29,7 @@ def tail(
 
     DEGRADED means finished with failed tasks, LOST means running but silent for too long.
     """
-    from provd.cli import output
+    from provd.cli import human, output
     from provd.cli.run_tables import print_runs
     from provd.cli.services import open_store
     from provd.query.runs import list_runs
@@ -42,6 +42,12 @@ def tail(
             output.print_json(run.to_document())
     elif runs:
         print_runs(runs)
+        unknown = [run.unknown_since for run in runs if run.unknown_since is not None]
+        if unknown:
+            output.say(
+                f"no consumer has looked since {human.moment(max(unknown))}:"
+                " what reads as running may have ended, or fallen silent, since then"
+            )
     else:
         output.say("no runs" + (f" in campaign {campaign_id}" if campaign_id else " yet"))
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 
-from provd.common.settings import PREFIX, Settings
+from provd.common.settings import Settings
+from provd.common.sources import PREFIX
 
 _HEAD = """\
 # Settings of provd. Every key stands here with its default, commented out: remove the `# ` before what you change.
 #
-# A value is taken from the first of: the command line, the environment (PROVD_ and the key in capitals), this file
-# (--settings FILE, else PROVD_SETTINGS, else ./provd.yaml), the default.
+# A value is taken from the first of: the command line, the environment (PROVD_ and the key in capitals), the file that
+# PROVD_<KEY>_FILE names, a file named after the key in the folder PROVD_SECRETS_DIR, this file (--settings FILE, else
+# PROVD_SETTINGS, else ./provd.yaml), the default.
 """
 
 _WIDTH = 110

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from provd.common.errors import StoreUnavailable
-from provd.common.settings import Settings, mask_url
+from provd.common.passwords import mask_url
+from provd.common.settings import Settings
 from provd.store.interface import Store
 
 _EMBEDDED = "sqlite:///"

@@ -46,14 +46,18 @@ def tasks(
     from provd.query.tasks import TaskQuestion, find_tasks, parse_status
 
     statuses = tuple(parse_status(text) for text in status or ())
-    with open_store(settings_of(context, store_url=store)) as opened:
+    settings = settings_of(context, store_url=store)
+    with open_store(settings) as opened:
         question = TaskQuestion(
             workflow_id=find_run(opened, workflow_id) if workflow_id is not None else None,
             campaign_id=campaign_id,
             activity_id=activity,
             statuses=statuses,
         )
-        found = limited(find_tasks(opened, question, limit=limit and limit + 1), limit)
+        tasks = find_tasks(
+            opened, question, limit=limit and limit + 1, lost_after_s=settings.lost_after_s
+        )
+        found = limited(tasks, limit)
         if json:
             for task in found:
                 output.print_json(task)

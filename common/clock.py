@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -33,5 +34,12 @@ def from_datetime(moment: datetime) -> int:
 
 def to_iso(ms: int) -> str:
     """An instant as ISO 8601 with milliseconds, such as `2026-11-20T14:03:00.250Z`."""
-    moment = to_datetime(ms)
-    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+    second, rest = divmod(ms, 1000)
+    return f"{_second_text(second)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=8)
+def _second_text(second: int) -> str:
+    """The times of one line, and of the next, mostly are in the same second."""
+    moment = to_datetime(second * 1000)
+    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}"

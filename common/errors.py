@@ -74,7 +74,18 @@ class NewerSchema(FrameError):
 
 
 class SpoolError(ProvdError, OSError):
-    """The spool cannot take messages: its folder, its disk or its ceiling refuses them."""
+    """The spool cannot take messages: its folder, its disk or its ceiling refuses them.
+
+    `kind` is what dropped messages are counted under.
+    """
+
+    CEILING = "spool ceiling"
+    FREE_FLOOR = "free floor"
+    DISK = "disk error"
+
+    def __init__(self, text: str, *, kind: str = DISK) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class StoreError(ProvdError):

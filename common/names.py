@@ -24,6 +24,7 @@ producers          producer and workflow
 samples            node sample
 ledger             range of sequence numbers stored, of one producer in one workflow
 beats              producer and workflow: its last sign of life
+consumers          consumer: what it does, and two clocks
 quarantine         message or frame that could not be stored
 migrations         change of the store's schema that has been made
 """
@@ -48,11 +49,12 @@ PRODUCERS = "producers"
 SAMPLES = "samples"
 LEDGER = "ledger"
 BEATS = "beats"
+CONSUMERS = "consumers"
 QUARANTINE = "quarantine"
 MIGRATIONS = "migrations"
 
 #: Collections that people query; the others are the store's own books.
-COLLECTIONS = (TASKS, WORKFLOWS, PRODUCERS, SAMPLES, LEDGER, BEATS, QUARANTINE)
+COLLECTIONS = (TASKS, WORKFLOWS, PRODUCERS, SAMPLES, LEDGER, BEATS, CONSUMERS, QUARANTINE)
 
 
 def buckets_key(namespace: str) -> str:

@@ -44,6 +44,11 @@ class Ranges:
                 spans.append((int(first), int(last)))
         return cls.of(spans)
 
+    @property
+    def text(self) -> str:
+        """The text form that `parse` reads, `1-500,701-900`."""
+        return ",".join(f"{first}-{last}" for first, last in self.spans)
+
     def union(self, other: Ranges) -> Ranges:
         """Numbers in either set."""
         if not self.spans:
@@ -71,6 +76,10 @@ class Ranges:
             if first <= last:
                 left.append((first, last))
         return Ranges(tuple(left))
+
+    def common(self, other: Ranges) -> Ranges:
+        """Numbers in both sets."""
+        return self.minus(self.minus(other))
 
     @property
     def last(self) -> int:

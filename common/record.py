@@ -98,8 +98,8 @@ WORKFLOW_FIELDS = (
 
 PRODUCER_FIELDS = (
     "producer_id", "workflow_id", "campaign_id", "hostname", "pid", "rank", "world_size", "scheduler", "status",
-    "stderr", "traceback", "started_at", "closed_at", "sent", "tasks_started", "tasks_ended", "dropped", "counts",
-    "clock_offset", "seq", "received_at", "schema_version",
+    "stderr", "traceback", "started_at", "closed_at", "sent", "tasks_started", "tasks_ended", "dropped",
+    "dropped_reasons", "counts", "clock_offset", "seq", "received_at", "schema_version",
 )  # fmt: skip
 
 

@@ -1,34 +1,30 @@
-"""Settings: every key, its default, and where its value comes from.
+"""Settings: every key, its default, and what a value must be.
 
-A value is taken from the first of these that has it:
-
-1. the command line (`overrides`),
-2. the environment: `PROVD_` and the key in capitals,
-3. the settings file: `--settings`, else `PROVD_SETTINGS`, else `./provd.yaml` if it exists,
-4. the default, which stands here and nowhere else.
+Where values come from, and which one wins, is `provd.common.sources`; the default stands here and nowhere else.
 
 - An unknown key is an error that names the nearest known one; so is a value of the wrong type or out of bounds.
-- Nothing is read at import, and PyYAML is loaded only when there is a file to read.
-- A URL is never shown with its password: use `mask_url`.
+- Nothing is read at import.
+- A password is never shown: not in an error, not by `repr`, and a URL only through `mask_url`.
+- `broker_password` and `store_password` meet their URLs in `resolved_broker_url` and `resolved_store_url` alone.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from provd.common import sources
+from provd.common.broker_url import REDIS_SCHEMES, parse_broker_url
 from provd.common.errors import InvalidId, SettingsError
 from provd.common.ids import check_id
+from provd.common.passwords import MASK, mask_url, unquoted_in, user_of, with_password
+from provd.common.sources import Origin
 from provd.common.telemetry import groups_of
 
-PREFIX = "PROVD_"
-LOCAL_FILE = "provd.yaml"
-
-BROKER_SCHEMES = ("redis", "rediss", "unix", "file")
+BROKER_SCHEMES = (*REDIS_SCHEMES, "file")
 STORE_SCHEMES = ("mongodb", "mongodb+srv", "sqlite")
 
 DURABILITIES = ("memory", "disk")
@@ -41,6 +37,11 @@ def _setting(default: Any, help: str, *, at_least: float | None = None, at_most:
     return field(default=default, metadata={"help": help, "at_least": at_least, "at_most": at_most})
 
 
+def _credential(help: str, *, is_url: bool = False) -> Any:
+    """A setting that is a password, or a URL that may have one in it."""
+    return field(default=None, repr=False, metadata={"help": help, "secret": not is_url})
+
+
 def _default_data_dir() -> str:
     return os.path.join(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "provd")
 
@@ -50,15 +51,21 @@ class Settings:
     """The effective settings. Raises `SettingsError` when a value makes no sense."""
 
     enabled: bool = _setting(True, "capture anything at all; off, a decorated call costs one branch")
-    broker_url: str | None = _setting(
-        None,
-        "redis://, rediss://, unix:///path or file:///folder (spool only); empty: spool only; not set: the embedded"
-        " broker of this user if it runs, else redis://localhost:6379/0, else the spool",
+    broker_url: str | None = _credential(
+        "redis://, rediss://, unix:///path, redis+sentinel://, redis+cluster:// or file:///folder (spool only); empty:"
+        " spool only; not set: the embedded broker of this user if it runs, else redis://localhost:6379/0, else the spool",
+        is_url=True,
     )
-    store_url: str | None = _setting(
-        None,
+    store_url: str | None = _credential(
         "mongodb://, mongodb+srv:// or sqlite:///path; not set: the embedded store of this user if it exists, else"
         " mongodb://localhost:27017/provd",
+        is_url=True,
+    )
+    broker_password: str | None = _credential(
+        "the password of broker_url, so that this may stand where others read it; one in the URL itself goes before"
+    )
+    store_password: str | None = _credential(
+        "the password of the user in store_url; one in the URL itself goes before"
     )
     namespace: str = _setting("provd", "prefix of every Redis key; keeps two deployments on one Redis apart")
     workflow_id: str | None = _setting(
@@ -183,7 +190,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for key in _FIELDS:
-            _check(key, getattr(self, key), "setting")
+            _check(key, Origin(getattr(self, key), "setting", "option"), getattr(self, key))
 
     @property
     def data_path(self) -> Path:
@@ -221,14 +228,16 @@ class Settings:
     def resolved_broker_url(self) -> str:
         """The broker to use; empty for the spool alone."""
         if self.broker_url is not None:
-            return "" if self.broker_url.startswith("file:") else self.broker_url
+            url = "" if self.broker_url.startswith("file:") else self.broker_url
+            return with_password(url, self.broker_password or "") if url else ""
         socket = self.embedded_socket
         return f"unix://{socket}" if socket.exists() else "redis://localhost:6379/0"
 
     def resolved_store_url(self) -> str:
         """The store to use."""
         if self.store_url is not None:
-            return self.store_url
+            named = self.store_url.startswith("mongodb") and user_of(self.store_url)
+            return with_password(self.store_url, self.store_password or "") if named else self.store_url
         file = self.embedded_store
         return f"sqlite:///{file}" if file.exists() else "mongodb://localhost:27017/provd"
 
@@ -247,13 +256,13 @@ _FIELDS = {item.name: item for item in fields(Settings)}
 
 KEYS: tuple[str, ...] = tuple(_FIELDS)
 
+#: Without these nobody knows where messages should go.
+_WHERE_TO = ("broker_url", "broker_password")
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """A value as it was given, and by what: shown by `provd config show` and named in errors."""
 
-    value: object
-    source: str
+def is_secret(key: str) -> bool:
+    """Whether a value of this key is shown to nobody; URLs are shown masked."""
+    return bool(_FIELDS[key].metadata.get("secret"))
 
 
 def load(
@@ -273,20 +282,20 @@ def load_leniently(environ: Mapping[str, str] | None = None) -> tuple[Settings, 
     What is wrong is left at its default and returned; when it is not known where messages should go, they go to the
     spool.
     """
-    wrong: list[SettingsError] = []
+    wrong: dict[str, list[SettingsError]] = {}
     values: dict[str, Any] = {}
     try:
-        origins = gather(environ=environ, wrong=wrong)
+        origins = sources.gather(KEYS, environ=environ, wrong=wrong)
     except SettingsError as error:
         return Settings(broker_url=""), [error]
     for key, origin in origins.items():
         try:
             values[key] = _convert(key, origin)
         except SettingsError as error:
-            wrong.append(error)
-            if key == "broker_url":
-                values[key] = ""
-    return Settings(**values), wrong
+            wrong.setdefault(key, []).append(error)
+    if not wrong.keys().isdisjoint(_WHERE_TO):
+        values["broker_url"] = ""
+    return Settings(**values), [error for errors in wrong.values() for error in errors]
 
 
 def gather(
@@ -294,83 +303,9 @@ def gather(
     overrides: Mapping[str, object] | None = None,
     settings_file: str | os.PathLike[str] | None = None,
     environ: Mapping[str, str] | None = None,
-    wrong: list[SettingsError] | None = None,
 ) -> dict[str, Origin]:
-    """Every value that is given somewhere, by key, from the highest source that has it.
-
-    Raises `SettingsError` for a file that cannot be read, and for an unknown key, unless `wrong` collects those.
-    """
-    environ = os.environ if environ is None else environ
-    origins: dict[str, Origin] = {}
-    file = (
-        settings_file
-        or environ.get(PREFIX + "SETTINGS")
-        or (LOCAL_FILE if os.path.exists(LOCAL_FILE) else None)
-    )
-    if file:
-        for key, value in _read_file(os.fspath(file)).items():
-            if _is_known(str(key), f"in {file}", wrong):
-                origins[str(key)] = Origin(value, f"{file}: {key}")
-    for name, text in environ.items():
-        if name.startswith(PREFIX) and name not in _OTHER_VARIABLES:
-            key = name[len(PREFIX) :].lower()
-            if _is_known(key, f"in the environment ({name})", wrong):
-                origins[key] = Origin(text, name)
-    for key, value in (overrides or {}).items():
-        if value is not None:
-            origins[key] = Origin(value, "--" + key.replace("_url", "").replace("_", "-"))
-    return origins
-
-
-#: Variables of ours that are not settings.
-_OTHER_VARIABLES = frozenset(
-    {PREFIX + "SETTINGS", PREFIX + "PARENT_TASK_ID", PREFIX + "TEST_REDIS_URL", PREFIX + "TEST_MONGO_URL"}
-)
-
-
-def mask_url(url: str) -> str:
-    """The URL with its password, and anything in its query, hidden."""
-    masked = re.sub(r"(?<=://)([^/@]*):([^/]*)@", r"\1:***@", url)
-    return re.sub(
-        r"(?i)([?&](?:password|token|secret|\w*key\w*|tlsCertificateKeyFilePassword)=)[^&]*", r"\1***", masked
-    )
-
-
-def _read_file(file: str) -> dict[Any, Any]:
-    try:
-        with open(file, encoding="utf-8") as stream:
-            text = stream.read()
-    except OSError as error:
-        raise SettingsError(f"settings file {file}: {error.strerror}; name a readable YAML file") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(
-            f"settings file {file} is not text in UTF-8; name a readable YAML file"
-        ) from error
-    import yaml
-
-    try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 30th of February
-        raise SettingsError(f"settings file {file} is not YAML: {' '.join(str(error).split())}") from error
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise SettingsError(f"settings file {file}: write one `key: value` a line; see settings.sample.yaml")
-    return document
-
-
-def _is_known(key: str, where: str, wrong: list[SettingsError] | None) -> bool:
-    if key in _FIELDS:
-        return True
-    import difflib
-
-    near = difflib.get_close_matches(key, KEYS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "; `provd config show` lists them all"
-    error = SettingsError(f"unknown setting {key!r} {where}{hint}")
-    if wrong is None:
-        raise error
-    wrong.append(error)
-    return False
+    """Every value that is given somewhere, by key; raises `SettingsError` for what nobody knows or can read."""
+    return sources.gather(KEYS, overrides=overrides, settings_file=settings_file, environ=environ)
 
 
 def _convert(key: str, origin: Origin) -> Any:
@@ -385,7 +320,7 @@ def _convert(key: str, origin: Origin) -> Any:
         value = float(value)
     if value is None and _FIELDS[key].default is not None:
         value = _default(key)
-    _check(key, value, origin.source)
+    _check(key, origin, value)
     return value
 
 
@@ -423,7 +358,7 @@ def _from_text(key: str, text: str, kind: str, origin: Origin) -> Any:
             return int(text) if text else None
         return float(text) if text or "None" not in kind else None
     except (KeyError, ValueError):
-        raise SettingsError(f"{origin.source} is {text!r}: {_expected(key)}") from None
+        raise SettingsError(f"{origin.source} is {shown(key, origin, text)}: {_expected(key)}") from None
 
 
 def _expected(key: str) -> str:
@@ -444,41 +379,60 @@ def _expected(key: str) -> str:
 _TYPES: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,)}
 
 
-def _check(key: str, value: Any, source: str) -> None:
+def shown(key: str, origin: Origin, value: object) -> str:
+    """A value as an error may quote it."""
+    return MASK if is_secret(key) or origin.is_secret else mask_url(repr(value))
+
+
+def _check(key: str, origin: Origin, value: Any) -> None:
     item = _FIELDS[key]
     kind, _, optional = str(item.type).partition(" ")
     if value is None and optional:
         return
-    shown = mask_url(repr(value))
+    said = f"{origin.source} is {shown(key, origin, value)}"
     if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
-        raise SettingsError(f"{source} is {shown}: {_expected(key)}")
+        raise SettingsError(f"{said}: {_expected(key)}")
     low, high = item.metadata.get("at_least"), item.metadata.get("at_most")
     if (low is not None and not value >= low) or (high is not None and not value <= high):
-        raise SettingsError(f"{source} is {shown}: {_expected(key)}")
-    _check_meaning(key, value, source)
+        raise SettingsError(f"{said}: {_expected(key)}")
+    _check_meaning(key, origin, value, said)
 
 
-def _check_meaning(key: str, value: Any, source: str) -> None:
+def _check_meaning(key: str, origin: Origin, value: Any, said: str) -> None:
     if key == "broker_url" and value:
-        _check_scheme(value, BROKER_SCHEMES, source)
+        _check_url(value, BROKER_SCHEMES, said)
+        _check_broker(value, said)
     elif key == "store_url":
-        _check_scheme(value, STORE_SCHEMES, source)
+        _check_url(value, STORE_SCHEMES, said)
     elif key == "durability" and value not in DURABILITIES:
-        raise SettingsError(f"{source} is {value!r}: use {' or '.join(DURABILITIES)}")
+        raise SettingsError(f"{said}: use {' or '.join(DURABILITIES)}")
     elif key in ("workflow_id", "campaign_id", "namespace"):
         try:
-            check_id(value, source)
+            check_id(value, origin.source)
         except InvalidId as error:
-            raise SettingsError(str(error)) from None
+            message = f"{said}: use 1-128 letters, digits and ._-" if origin.is_secret else str(error)
+            raise SettingsError(message) from None
     elif key == "telemetry":
         try:
             groups_of(value)
         except ValueError as error:
-            raise SettingsError(f"{source}: {error}") from None
+            raise SettingsError(said if origin.is_secret else f"{origin.source}: {error}") from None
 
 
-def _check_scheme(url: str, schemes: tuple[str, ...], source: str) -> None:
+def _check_broker(url: str, said: str) -> None:
+    if not url.startswith("file:"):
+        try:
+            parse_broker_url(url)
+        except SettingsError as error:
+            raise SettingsError(f"{said}: {error}") from None
+
+
+def _check_url(url: str, schemes: tuple[str, ...], said: str) -> None:
     scheme = url.partition("://")[0] if "://" in url else ""
     if scheme not in schemes:
         allowed = ", ".join(f"{name}://" for name in schemes)
-        raise SettingsError(f"{source} is {mask_url(url)!r}: this version takes {allowed}")
+        raise SettingsError(f"{said}: this version takes {allowed}")
+    odd = unquoted_in(url)
+    if odd:
+        codes = ", ".join(f"%{ord(char):02X} for {char}" for char in odd)
+        raise SettingsError(f"{said}: write its password percent-encoded: {codes}")

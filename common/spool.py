@@ -4,7 +4,8 @@ Invariants:
 
 - One file per process and opening, `<name>.<pid>-<opening>-<random>.jsonl.open` until it is closed, then without
   `.open`; never reopened, never overwritten.
-- The first line is a header (who writes it: host, boot, pid); every other line is one message, complete in itself.
+- The first line is a header (who writes it: host, boot, pid namespace, pid, start of the process); every other line
+  is one message, complete in itself.
 - A call of `write` is one `write(2)`. When that is short or fails, the file is closed as it is and what did not get
   goes to a new one, whole: a torn line is always the last of its file.
 - A reader skips and counts what it cannot read, anywhere, and goes on.
@@ -20,18 +21,35 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from provd.common import clock, values
+from provd.common import clock, ids, values
 from provd.common.errors import SpoolError
-from provd.common.record import SCHEMA_VERSION, Kind, Message, from_document, to_document
+from provd.common.files import open_regular, private_folder
+from provd.common.owner import Owner
+from provd.common.record import SCHEMA_VERSION, TIME_FIELDS, Kind, Message, from_document
 
 CLOSED_SUFFIX = ".jsonl"
 OPEN_SUFFIX = ".jsonl.open"
 
 _HEADER_KIND = "spool"
+
+_TIMES = frozenset(TIME_FIELDS)
+
+#: Bytes of a line that is read; no message that a producer makes and a store takes comes near.
+LINE_BYTES_MAX = 64 << 20
+
+#: Bytes that are passed over at once, of a line that is too long.
+_SKIP_BYTES = 1 << 20
+
+#: The highest number that a producer may give: three hundred years of a million messages a second.
+_SEQ_MAX = (1 << 53) - 1
+
+#: What is said of a last line without an end.
+TORN = "torn: the line has no end"
 
 #: Bytes between looks at the disk's free space: `statvfs` on a parallel file system is not free.
 _LOOK_EVERY = 4 << 20
@@ -44,6 +62,8 @@ class SpoolLine:
     number: int
     message: Message | None
     error: str | None = None
+    #: Bytes, as far as they were read.
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,36 +91,50 @@ class SpoolWriter:
         self._path: Path | None = None
         self._openings = 0
         self._written = 0
+        self._released = 0
         self._look_at = 0
 
     def write(self, messages: Sequence[Message]) -> None:
-        """Append whole lines. Raises `SpoolError` when nothing, or not all, could be written."""
-        data = b"".join(encode_line(message) for message in messages)
-        self._check_room(len(data))
+        """Append messages. Raises `SpoolError` when nothing, or not all, could be written."""
+        self.append(b"".join(encode_line(message) for message in messages))
+
+    def append(self, lines: bytes) -> Path:
+        """Append whole lines; returns the file that holds them all. Raises `SpoolError` when there is none."""
+        self._check_room(len(lines))
         if self._file < 0:
             self._open()
-        if not self._append(data):
+        if not self._append(lines):
             self._open()
-            if not self._append(data):
+            if not self._append(lines):
                 raise SpoolError(f"spool {self._folder}: its disk does not take whole lines")
+        assert self._path is not None
+        return self._path
+
+    def release(self, size: int) -> None:
+        """Count bytes no more: their file is gone."""
+        self._released += size
 
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
         if self._file >= 0:
             os.fsync(self._file)
 
+    def duplicate(self) -> int:
+        """A descriptor of the file in hand for the caller to sync and close; -1 when there is none."""
+        return os.dup(self._file) if self._file >= 0 else -1
+
+    def detach(self) -> Detached | None:
+        """Let go of the file in hand, which the caller seals; the next `write` opens a new one."""
+        if self._file < 0 or self._path is None:
+            return None
+        file, self._file = self._file, -1
+        return Detached(file, self._path)
+
     def close(self) -> None:
         """Sync and seal the file; the next `write` opens a new one."""
-        if self._file < 0 or self._path is None:
-            return
-        try:
-            os.fsync(self._file)
-            os.close(self._file)
-            os.rename(self._path, self._path.with_name(self._path.name[: -len(".open")]))
-        except OSError as error:
-            raise SpoolError(f"spool {self._path}: {error.strerror}") from error
-        finally:
-            self._file = -1
+        detached = self.detach()
+        if detached is not None:
+            detached.seal()
 
     def forget(self) -> None:
         """Let go of the file without sealing it: after a fork it is the parent's."""
@@ -109,17 +143,19 @@ class SpoolWriter:
             self._file = -1
 
     def _check_room(self, size: int) -> None:
-        if self._written + size > self._ceiling:
-            raise SpoolError(f"spool {self._folder}: its ceiling of {self._ceiling} bytes is reached")
+        if self._written - self._released + size > self._ceiling:
+            text = f"spool {self._folder}: its ceiling of {self._ceiling} bytes is reached"
+            raise SpoolError(text, kind=SpoolError.CEILING)
         if self._written + size < self._look_at:
             return
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(self._folder)
             disk = os.statvfs(self._folder)
         except OSError as error:
             raise SpoolError(f"spool {self._folder}: {error.strerror}") from error
         if disk.f_blocks and disk.f_bavail / disk.f_blocks < self._free_floor:
-            raise SpoolError(f"spool {self._folder}: less than {self._free_floor:.0%} of its disk is free")
+            text = f"spool {self._folder}: less than {self._free_floor:.0%} of its disk is free"
+            raise SpoolError(text, kind=SpoolError.FREE_FLOOR)
         self._look_at = self._written + size + _LOOK_EVERY
 
     def _open(self) -> None:
@@ -129,15 +165,25 @@ class SpoolWriter:
             self._folder / f"{self._name}.{os.getpid()}-{self._openings}-{os.urandom(3).hex()}{OPEN_SUFFIX}"
         )
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(self._folder)
             self._file = os.open(
                 path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o600
             )
         except OSError as error:
             raise SpoolError(f"spool {path}: {error.strerror}") from error
         self._path = path
-        if not self._append(_header_line(self._hostname)):
-            raise SpoolError(f"spool {path}: the disk is full")
+        header = _header_line(self._hostname)
+        try:
+            complete = os.write(self._file, header) == len(header)
+            reason = "the disk is full"
+        except OSError as error:
+            complete, reason = False, error.strerror or type(error).__name__
+        if not complete:
+            self.forget()
+            with suppress(OSError):  # a full disk is asked again and again: no empty file each time
+                path.unlink()
+            raise SpoolError(f"spool {path}: {reason}")
+        self._written += len(header)
 
     def _append(self, data: bytes) -> bool:
         """Write once; False when the disk took only a part, whose file is then closed as it is."""
@@ -153,14 +199,48 @@ class SpoolWriter:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """A file that its writer has let go of, before it is sealed."""
+
+    file: int
+    path: Path
+
+    def seal(self) -> Path:
+        """Sync and close it, and take `.open` off its name, which is returned. Raises `SpoolError`."""
+        sealed = self.path.with_name(self.path.name[: -len(".open")])
+        try:
+            try:
+                os.fsync(self.file)
+            finally:
+                os.close(self.file)
+            os.rename(self.path, sealed)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and sealed.exists():
+                return sealed  # a recovery has sealed it, after long silence
+            raise SpoolError(f"spool {self.path}: {error.strerror}") from error
+        return sealed
+
+
 def encode_line(message: Message) -> bytes:
     """A message as one line."""
-    document = to_document(message.record)
-    document["kind"] = message.kind.value
-    document["producer_id"] = message.producer_id
-    document["workflow_id"] = message.workflow_id
-    document["seq"] = message.seq
-    return values.to_json(document).encode() + b"\n"
+    record = message.record
+    plain = {name: value for name, value in record.items() if name not in _TIMES}
+    plain["kind"] = message.kind.value
+    plain["producer_id"] = message.producer_id
+    plain["workflow_id"] = message.workflow_id
+    plain["seq"] = message.seq
+    # A time is written as it reads, without a way over a datetime: a line is on the path of `durability: disk`.
+    times = [
+        f',"{name}":{time_json(record[name]) if type(record[name]) is int else values.to_json(record[name])}'
+        for name in record.keys() & _TIMES
+    ]
+    return f"{values.to_json(plain)[:-1]}{''.join(times)}}}\n".encode()
+
+
+def time_json(ms: int) -> str:
+    """UTC milliseconds as a line has them."""
+    return f'{{"$date":"{clock.to_iso(ms)}"}}'
 
 
 def decode_line(line: bytes) -> Message:
@@ -171,28 +251,42 @@ def decode_line(line: bytes) -> Message:
     try:
         kind = Kind(document.pop("kind"))
         producer_id, workflow_id, seq = document["producer_id"], document["workflow_id"], document["seq"]
-        if kind is Kind.TASK:
-            document["task_id"]
+        if kind is Kind.TASK and not isinstance(document["task_id"], str):
+            raise ValueError("task_id is of the wrong type")
     except KeyError as error:
         raise ValueError(f"the field {error} is missing") from error
-    if document.get("schema_version", 0) > SCHEMA_VERSION:
-        raise ValueError(f"schema {document['schema_version']} is newer than this provd reads; upgrade it")
+    version, status = document.get("schema_version", 0), document.get("status", "")
     if not (
-        isinstance(producer_id, str) and isinstance(workflow_id, str) and isinstance(seq, int) and seq > 0
+        isinstance(version, int) and isinstance(status, str) and type(seq) is int and 0 < seq <= _SEQ_MAX
     ):
-        raise ValueError("producer_id, workflow_id or seq is of the wrong type")
+        raise ValueError("schema_version, status or seq is of the wrong type")
+    if version > SCHEMA_VERSION:
+        raise ValueError(f"schema {version} is newer than this provd reads; upgrade it")
+    ids.check_id(producer_id, "producer_id")
+    ids.check_id(workflow_id, "workflow_id")
+    if document.get("campaign_id") is not None:
+        ids.check_id(document["campaign_id"], "campaign_id")
     return Message(kind, producer_id, workflow_id, seq, from_document(document))
 
 
 def read_spool(path: Path) -> Iterator[SpoolLine]:
     """The lines of a file, header aside, in order; torn and foreign ones as errors. Raises `SpoolError`."""
     try:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip() and not (number == 1 and _is_header(line)):
+        with open_regular(path) as stream:
+            for number, line in enumerate(_bounded_lines(stream), start=1):
+                if line.strip() and not (number == 1 and is_header(line)):
                     yield _read_line(number, line)
     except OSError as error:
         raise SpoolError(f"spool {path}: {error.strerror}") from error
+
+
+def _bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one that is too long, only as much as tells so."""
+    while line := stream.readline(LINE_BYTES_MAX + 1):
+        rest = line
+        while rest and len(line) > LINE_BYTES_MAX and not rest.endswith(b"\n"):
+            rest = stream.readline(_SKIP_BYTES)
+        yield line
 
 
 def spool_files(paths: Iterable[Path], *, with_open: bool = False) -> list[Path]:
@@ -214,37 +308,36 @@ def spool_files(paths: Iterable[Path], *, with_open: bool = False) -> list[Path]
 
 
 def _read_line(number: int, line: bytes) -> SpoolLine:
+    if len(line) > LINE_BYTES_MAX:
+        return SpoolLine(
+            number, None, f"longer than {LINE_BYTES_MAX:,} bytes, which no message is", len(line)
+        )
     if not line.endswith(b"\n"):
-        return SpoolLine(number, None, "torn: the line has no end")
+        return SpoolLine(number, None, TORN, len(line))
     try:
-        return SpoolLine(number, decode_line(line))
+        return SpoolLine(number, decode_line(line), None, len(line))
     except ValueError as error:
-        return SpoolLine(number, None, str(error))
+        return SpoolLine(number, None, str(error), len(line))
 
 
-def _is_header(line: bytes) -> bool:
+def is_header(line: bytes) -> bool:
+    """Whether this is the first line of a spool file."""
+    return line.startswith(b"{") and read_header(line) is not None
+
+
+def read_header(line: bytes) -> Owner | None:
+    """Whose file it is, by its first line; None when that is no header."""
     try:
         document = values.from_json(line)
     except ValueError:
-        return False
-    return isinstance(document, dict) and document.get("kind") == _HEADER_KIND
+        return None
+    if not isinstance(document, dict) or document.get("kind") != _HEADER_KIND:
+        return None
+    return Owner.read(document)
 
 
 def _header_line(hostname: str) -> bytes:
-    header: dict[str, Any] = {
-        "kind": _HEADER_KIND,
-        "schema_version": SCHEMA_VERSION,
-        "hostname": hostname,
-        "boot_id": boot_id(),
-        "pid": os.getpid(),
-        "opened_at": clock.to_datetime(clock.now_ms()),
-    }
+    header: dict[str, Any] = {"kind": _HEADER_KIND, "schema_version": SCHEMA_VERSION}
+    header |= Owner.here(hostname).facts()
+    header["opened_at"] = clock.to_datetime(clock.now_ms())
     return values.to_json(header).encode() + b"\n"
-
-
-def boot_id() -> str | None:
-    """What tells this boot of this host from every other, where the kernel says so."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return None

@@ -24,6 +24,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +37,8 @@ _INT64_MAX = (1 << 63) - 1
 _BASES: tuple[Any, ...] = (bool, int, float, str, bytes, dict, list, tuple)
 
 _TAGS = frozenset({"~int", "~str", "~map"})
+
+_JSON = frozenset({type(None), bool, float})
 
 _PLAIN = frozenset({type(None), bool, float, bytes, datetime})
 
@@ -91,9 +94,17 @@ def _from_tag(tag: str, body: Any) -> Any:
 
 def to_json(value: Any) -> str:
     """One line of tagged JSON."""
-    return json.dumps(
-        _to_extended(to_portable(value)), ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    )
+    if _is_json(value):  # nearly every record: a fifth of the time of the two rewritings below
+        try:
+            return _encode(value)
+        except ValueError:
+            pass  # a NaN, or an infinity
+    return _encode(_to_extended(to_portable(value)))
+
+
+_encode = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+).encode
 
 
 def from_json(text: str | bytes) -> Any:
@@ -102,6 +113,43 @@ def from_json(text: str | bytes) -> Any:
         return from_portable(json.loads(text, object_hook=_from_extended, parse_constant=_refuse_constant))
     except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a tagged JSON document: {error}") from error
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON holds this as it is; floats that are no numbers aside."""
+    return _are_json((value,))
+
+
+def _are_json(items: Iterable[Any]) -> bool:
+    for item in items:
+        kind = type(item)
+        if kind in _JSON or (kind is str and item.isascii()):
+            continue
+        if kind is int:
+            if not _INT64_MIN <= item <= _INT64_MAX:
+                return False
+        elif kind is dict:
+            if not ((_plain_keys.issuperset(item) or _learn(item)) and _are_json(item.values())):
+                return False
+        elif kind is list or kind is tuple:
+            if not _are_json(item):
+                return False
+        elif kind is not str or not _is_clean(item):
+            return False
+    return True
+
+
+#: Keys that were found plain, so that those of every record are looked up and not looked at.
+_plain_keys: set[str] = set()
+_PLAIN_KEYS_MAX = 4096
+
+
+def _learn(keys: Iterable[Any]) -> bool:
+    if not all(map(_is_plain_key, keys)):
+        return False
+    if len(_plain_keys) < _PLAIN_KEYS_MAX:
+        _plain_keys.update(keys)
+    return True
 
 
 def _is_clean(text: str) -> bool:

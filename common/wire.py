@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,8 +48,21 @@ _EXT_MAP = 2
 #: Bytes a packer for one value begins with; msgpack's own 256 KiB cost more than the packing.
 _SMALL = 1024
 
-#: msgpack reads and writes these as they are; everything else goes through `pack_foreign`.
-_UNPACK_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
+#: Odd maps inside one another; a record's values are at most 24 deep.
+_ODD_DEPTH_MAX = 32
+
+#: Bytes that are unpacked as they come; longer ones are walked once before.
+_UNWALKED_MAX = 4096
+
+#: Bytes that the rows of one frame may repeat of its table: more is a small frame that becomes a large one. A frame of
+#: ours has a few MiB of them.
+_SHARED_MAX = 256 << 20
+
+#: What reading bytes that are not ours may raise.
+#: No number is above this: what keeps numbers as doubles (Lua, JSON's readers) still tells them apart.
+_SEQ_MAX = (1 << 53) - 1
+
+UNPACK_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,22 +148,42 @@ def pack(value: Any) -> bytes:
     )
 
 
-def _unpack_extension(code: int, data: bytes) -> Any:
-    if code == _EXT_INT:
-        return int(data, 16)
-    if code == _EXT_MAP:
-        from provd.common.values import (
-            as_key,
-        )  # rare, and `values` would bring `json` into every producer's start
+def _extension_at(depth: int) -> Callable[[int, bytes], Any]:
+    """Msgpack's hook inside this many odd maps: without a bound, a few KiB of them exhaust the C stack."""
 
-        return {as_key(pair[0]): pair[1] for pair in unpack(data)}
-    raise ValueError(f"unknown extension type {code}")
+    def read(code: int, data: bytes) -> Any:
+        if code == _EXT_INT:
+            return int(data, 16)
+        if code != _EXT_MAP:
+            raise ValueError(f"unknown extension type {code}")
+        if depth == _ODD_DEPTH_MAX:
+            raise ValueError("maps inside one another without end")
+        from provd.common.values import as_key  # rare: it would bring `json` into every producer's start
+
+        return {as_key(pair[0]): pair[1] for pair in _unpack(data, _HOOKS[depth + 1])}
+
+    return read
+
+
+_HOOKS = tuple(map(_extension_at, range(_ODD_DEPTH_MAX + 1)))
 
 
 def unpack(data: bytes) -> Any:
-    """Unpack one value; lengths are bounded by the data at hand."""
+    """Unpack one value; what is allocated is bounded by the data at hand, whatever lengths it claims."""
+    return _unpack(data, _HOOKS[0])
+
+
+def _unpack(data: bytes, hook: Callable[[int, bytes], Any]) -> Any:
+    if len(data) > _UNWALKED_MAX:
+        # Each array inside an array may claim as many items as there are bytes: see them all before making room.
+        walker = msgpack.Unpacker(max_buffer_size=0)
+        walker.feed(data)
+        try:
+            walker.skip()
+        except msgpack.OutOfData:
+            raise ValueError("it claims more items than it has") from None
     return msgpack.unpackb(
-        data, ext_hook=_unpack_extension, timestamp=3, strict_map_key=False, unicode_errors="surrogatepass"
+        data, ext_hook=hook, timestamp=3, strict_map_key=False, unicode_errors="surrogatepass"
     )
 
 
@@ -186,12 +219,18 @@ def encode_body(shapes: Iterable[Shape], rows: Iterable[bytes]) -> bytes:
 
 
 def encode_messages(
-    messages: Sequence[Message], *, campaign_id: str | None, hostname: str, pid: int, rank: int | None
+    messages: Sequence[Message],
+    *,
+    campaign_id: str | None,
+    hostname: str,
+    pid: int,
+    rank: int | None,
+    receipt: bool = False,
 ) -> tuple[bytes, bytes]:
     """Frame messages of one producer and workflow whose seqs are consecutive: the way back from a spool."""
     first = messages[0]
     header = Header(
-        first.producer_id, first.workflow_id, campaign_id, hostname, pid, rank, first.seq, len(messages)
+        first.producer_id, first.workflow_id, campaign_id, hostname, pid, rank, first.seq, len(messages), receipt
     )
     shapes: dict[tuple[Any, ...], tuple[int, Shape]] = {}
     rows = [_message_row(message, header, shapes) for message in messages]
@@ -258,6 +297,9 @@ def decode(header_field: bytes, body_field: bytes) -> Frame:
         return Frame(
             header, (), (_flaw(header, 0, header.count - 1, body_field, "the table of names is lost"),)
         )
+    if len(table) * len(payloads) > _SHARED_MAX:
+        reason = f"{len(payloads)} messages share a table of {len(table)} bytes: too much"
+        return Frame(header, (), (_flaw(header, 0, header.count - 1, body_field, reason),))
     shapes = _read_table(table)
     if shapes is None:
         return Frame(
@@ -267,8 +309,8 @@ def decode(header_field: bytes, body_field: bytes) -> Frame:
     flaws = [_flaw(header, first, last, raw, "damaged on the way") for first, last, raw in lost]
     for index, payload in payloads.items():
         try:
-            messages.append(_read_row(payload, shapes, header, header.first_seq + index))
-        except _UNPACK_ERRORS as error:
+            messages.append(decode_row(payload, shapes, header, header.first_seq + index))
+        except UNPACK_ERRORS as error:
             flaws.append(_flaw(header, index, index, payload, f"not a message: {error}"))
     return Frame(header, tuple(messages), tuple(sorted(flaws, key=lambda flaw: flaw.first_seq)))
 
@@ -279,7 +321,7 @@ def decode_header(data: bytes) -> Header:
         raise FrameError("the frame's header is damaged")
     try:
         version, *rest = unpack(data[_CRC.size :])
-    except _UNPACK_ERRORS as error:
+    except UNPACK_ERRORS as error:
         raise FrameError(f"the frame's header cannot be read: {error}") from error
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise NewerSchema(version)
@@ -290,7 +332,8 @@ def decode_header(data: bytes) -> Header:
             ids.check_id(campaign_id, "campaign id")
         if not (isinstance(producer_id, str) and isinstance(first_seq, int) and isinstance(count, int)):
             raise ValueError("fields of the wrong type")
-        if first_seq < 1 or count < 1:
+        ids.check_id(producer_id, "producer id")
+        if first_seq < 1 or count < 1 or first_seq + count > _SEQ_MAX:
             raise ValueError(f"{count} messages from seq {first_seq}")
     except ValueError as error:
         raise FrameError(f"the frame's header makes no sense: {error}") from error
@@ -314,7 +357,7 @@ def _read_table(payload: bytes) -> list[Shape] | None:
             )
             for kind, fixed, used, generated in unpack(payload)
         ]
-    except _UNPACK_ERRORS:
+    except UNPACK_ERRORS:
         return None
 
 
@@ -334,7 +377,8 @@ def _from_header(header: Header, seq: int) -> Record:
     return common
 
 
-def _read_row(payload: bytes, shapes: list[Shape], header: Header, seq: int) -> Message:
+def decode_row(payload: bytes, shapes: Sequence[Shape], header: Header, seq: int) -> Message:
+    """Read one message of a frame. Raises one of `UNPACK_ERRORS` for what is none."""
     row = unpack(payload)
     shape = shapes[row[0]]
     record: Record = dict(shape.fixed)

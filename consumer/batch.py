@@ -1,18 +1,19 @@
 """Frames on their way into the store: decoded, with what could not be read set aside.
 
 - A frame costs only what is wrong in it: its sound messages are stored, its flaws are quarantined.
-- A frame of a later schema is not in a batch at all: it stays pending until a newer consumer comes.
+- A frame of a later schema is not written or acknowledged: it stays pending until a newer consumer comes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from provd.common import names, wire
 from provd.common.errors import FrameError, NewerSchema
 from provd.common.ranges import Ranges
 from provd.common.record import Message
+from provd.consumer.pieces import flawed_pieces, refused_piece
 from provd.consumer.streams import Entry
 from provd.store.interface import Quarantined, Refusal, Stored
 
@@ -24,20 +25,40 @@ class Batch:
     entries: list[Entry] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
-    newer: list[Entry] = field(default_factory=list)
+    #: Frames of a later schema, without their payload, and which.
+    newer: list[tuple[Entry, int]] = field(default_factory=list)
+    #: By stream and producer: what their producers wait to hear of once it is in the store.
+    receipts: dict[str, dict[str, Ranges]] = field(default_factory=dict)
     size: int = 0
 
     def add(self, entry: Entry) -> None:
         """Decode an entry into the batch."""
         try:
-            messages, flawed = _decode(entry)
-        except NewerSchema:
-            self.newer.append(entry)
+            messages, flawed, receipt = _decode(entry)
+        except NewerSchema as newer:
+            self.newer.append((replace(entry, fields={}), newer.version))
             return
+        if receipt is not None:
+            of_stream = self.receipts.setdefault(entry.stream, {})
+            of_stream[receipt[0]] = of_stream.get(receipt[0], Ranges()).union(receipt[1])
         self.entries.append(entry)
         self.messages += messages
         self.quarantined += flawed
         self.size += entry.size
+
+    def condemn(self, entry: Entry, reason: str) -> None:
+        """Have an entry quarantined as it is, unread."""
+        self.entries.append(entry)
+        self.quarantined.append(_unreadable(entry, b"".join(entry.fields.values()), reason))
+        self.size += entry.size
+
+    def merge(self, other: Batch) -> None:
+        """Add what another batch holds, receipts aside."""
+        self.entries += other.entries
+        self.messages += other.messages
+        self.quarantined += other.quarantined
+        self.newer += other.newer
+        self.size += other.size
 
 
 def ledger(messages: Iterable[Message], refused: Iterable[Refusal] = ()) -> list[Stored]:
@@ -56,7 +77,7 @@ def ledger(messages: Iterable[Message], refused: Iterable[Refusal] = ()) -> list
 
 def refused_items(refusals: Iterable[Refusal]) -> list[Quarantined]:
     """Messages that the store will never take, as a frame of one message each, which any version can read again."""
-    return [_refused_item(refusal) for refusal in refusals]
+    return [refused_piece(refusal) for refusal in refusals]
 
 
 def affected(item: Quarantined) -> int:
@@ -66,33 +87,37 @@ def affected(item: Quarantined) -> int:
     return item.last_seq - item.first_seq + 1
 
 
-def _decode(entry: Entry) -> tuple[tuple[Message, ...], list[Quarantined]]:
+def _decode(entry: Entry) -> tuple[tuple[Message, ...], list[Quarantined], tuple[str, Ranges] | None]:
+    """Messages, flaws, and whom to give a receipt for which numbers."""
     if not entry.fields:
-        return (), []
+        return (), [], None
     header, body = entry.fields.get(names.HEADER_FIELD), entry.fields.get(names.BODY_FIELD)
     if header is None or body is None:
         raw = b" ".join(name + b"=" + value for name, value in entry.fields.items())
-        return (), [_unreadable(entry, raw, "not a frame: the fields h and b are missing")]
+        return (), [_unreadable(entry, raw, "not a frame: the fields h and b are missing")], None
     try:
         frame = wire.decode(header, body)
     except NewerSchema:
         raise
     except FrameError as error:
-        return (), [_unreadable(entry, header + body, str(error))]
-    flawed = [
-        Quarantined(
-            reason=flaw.reason,
-            raw=flaw.raw,
-            stream=entry.stream,
-            entry_id=entry.entry_id,
-            producer_id=frame.header.producer_id,
-            workflow_id=frame.header.workflow_id,
-            first_seq=flaw.first_seq,
-            last_seq=flaw.last_seq,
-        )
-        for flaw in frame.flaws
-    ]
-    return frame.messages, flawed
+        return (), [_unreadable(entry, header + body, str(error))], None
+    except Exception as error:  # noqa: BLE001 - whatever it is that we cannot read, it is this frame's alone (G4)
+        reason = f"cannot be read: {type(error).__name__}: {error}"
+        return (), [_unreadable(entry, header + body, reason)], None
+    flawed = flawed_pieces(frame, body, stream=entry.stream, entry_id=entry.entry_id)
+    return frame.messages, flawed, _receipt(frame)
+
+
+def _receipt(frame: wire.Frame) -> tuple[str, Ranges] | None:
+    """A frame's numbers without the damaged ones, of which the producer has the good copy. What the store refuses is
+    among them: it is in quarantine as it was sent, and would be refused again.
+    """
+    if not frame.header.receipt:
+        return None
+    damaged = Ranges.of((flaw.first_seq, flaw.last_seq) for flaw in frame.flaws)
+    return frame.header.producer_id, Ranges.of([(frame.header.first_seq, frame.header.last_seq)]).minus(
+        damaged
+    )
 
 
 def _place(message: Message) -> tuple[str, str, int]:
@@ -102,31 +127,13 @@ def _place(message: Message) -> tuple[str, str, int]:
 def _unreadable(entry: Entry, raw: bytes, reason: str) -> Quarantined:
     # The stream says which workflow's books this is missing from, though not whose.
     workflow_id = names.workflow_of_stream(entry.stream)
-    return Quarantined(reason, raw, entry.stream, entry.entry_id, workflow_id=workflow_id)
-
-
-def _refused_item(refusal: Refusal) -> Quarantined:
-    message = refusal.message
+    header, body = (entry.fields.get(name, b"") for name in (names.HEADER_FIELD, names.BODY_FIELD))
+    is_frame = bool(header and body) and raw == header + body
     return Quarantined(
-        reason=refusal.reason,
-        raw=_raw(message),
-        producer_id=message.producer_id,
-        workflow_id=message.workflow_id,
-        first_seq=message.seq,
-        last_seq=message.seq,
+        reason,
+        raw,
+        entry.stream,
+        entry.entry_id,
+        workflow_id=workflow_id,
+        header_bytes=len(header) if is_frame else None,
     )
-
-
-def _raw(message: Message) -> bytes:
-    record = message.record
-    try:
-        header, body = wire.encode_messages(
-            [message],
-            campaign_id=record.get("campaign_id"),
-            hostname=str(record.get("hostname", "")),
-            pid=int(record.get("pid", 0)),
-            rank=record.get("rank"),
-        )
-    except (TypeError, ValueError, KeyError, OverflowError):
-        return repr(record).encode("utf-8", "surrogatepass")
-    return header + body

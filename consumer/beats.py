@@ -1,19 +1,21 @@
 """Signs of life: copied from Redis into the store, so that readers need only the store.
 
-- What consumers hold in their own spools is added to the producer's own spooled ranges: the books show it in one
-  place.
+- What consumers hold in their own spools is added to the producer's own spooled ranges, and named beside them: the
+  books show both in one place.
 - Only what changed since the last copy is written.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from provd.common import names, wire
 from provd.common.ranges import Ranges
 from provd.consumer.broker import Broker
+from provd.consumer.progress import Producers
 from provd.store.interface import Beat, Store
 
 log = logging.getLogger("provd.consumer")
@@ -29,17 +31,32 @@ class Beats:
         self._broker = broker
         self._store = store
         self._copied: dict[str, list[Any]] = {}
+        self._said: dict[str, Producers] = {}
 
     def copy(self, streams: Iterable[str]) -> int:
         """Copy what is new of these streams' workflows; returns how many beats. Raises when a service is away."""
         wanted = list(streams)
-        self._copied = {stream: seen for stream, seen in self._copied.items() if stream in set(wanted)}
+        known = set(wanted)
+        self._copied = {stream: seen for stream, seen in self._copied.items() if stream in known}
+        self._said = {stream: said for stream, said in self._said.items() if stream in known}
+        return self.copy_these(wanted)
+
+    def copy_these(self, streams: Sequence[str]) -> int:
+        """Copy what is new of some of the streams; what is known of the others stays."""
         copied = 0
-        for start in range(0, len(wanted), _AT_ONCE):
-            copied += self._copy_some(wanted[start : start + _AT_ONCE])
+        for start in range(0, len(streams), _AT_ONCE):
+            copied += self._copy_some(streams[start : start + _AT_ONCE])
         return copied
 
-    def _copy_some(self, streams: list[str]) -> int:
+    @property
+    def producers(self) -> Producers:
+        """What the producers of the streams last copied say of their own messages."""
+        dropped: Counter[str] = Counter()
+        for said in self._said.values():
+            dropped.update(said.dropped)
+        return Producers(sum(said.spooled for said in self._said.values()), dict(dropped))
+
+    def _copy_some(self, streams: Sequence[str]) -> int:
         keys = [names.WorkflowKeys.of_stream(stream) for stream in streams]
         replies = self._broker.run([("HGETALL", key) for k in keys for key in (k.beats, k.spooled)])
         beats: list[Beat] = []
@@ -49,7 +66,11 @@ class Beats:
             found = [self._broker.sound(reply) for reply in replies[2 * index : 2 * index + 2]]
             if any(found) and found != self._copied.get(stream):
                 changed[stream] = found
-                beats += _read(names.workflow_of_stream(stream), _texts(found[0]), _texts(found[1]), now)
+                read = list(
+                    _read(names.workflow_of_stream(stream), _texts(found[0]), _texts(found[1]), now)
+                )
+                self._said[stream] = _said(read)
+                beats += read
         if beats:
             self._store.put_beats(beats)
         self._copied |= changed
@@ -73,11 +94,28 @@ def _read(
                 tasks_ended=int(fields.get("ended", 0)),
                 spooled=held.union(_ranges(fields.get("spooled", ()))),
                 dropped=_ranges(fields.get("dropped", ())),
+                held=held,
+                dropped_reasons=_reasons(fields),
             )
         except (ValueError, TypeError, AttributeError) as error:
             log.warning(
                 "heartbeat cannot be read: workflow=%s producer=%s error=%s", workflow_id, producer_id, error
             )
+
+
+def _said(beats: Iterable[Beat]) -> Producers:
+    spooled, dropped = 0, Counter[str]()
+    for beat in beats:
+        spooled += len(beat.spooled.minus(beat.held))
+        dropped.update(beat.dropped_reasons)
+    return Producers(spooled, dict(dropped))
+
+
+def _reasons(fields: Mapping[str, Any]) -> dict[str, int]:
+    """Counts of dropped messages by reason; what an older producer gives no reason for is `unknown`."""
+    reasons = {str(reason): int(count) for reason, count in fields.get("dropped_reasons", {}).items()}
+    rest = len(_ranges(fields.get("dropped", ()))) - sum(reasons.values())
+    return reasons | {"unknown": rest} if rest > 0 else reasons
 
 
 def _ranges(spans: Iterable[Any]) -> Ranges:

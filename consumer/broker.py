@@ -1,12 +1,16 @@
-"""The consumer's connection to Redis.
+"""The consumer's connection to Redis: one server, the master that Sentinels name, or the masters of a Cluster.
 
 - Every error of the client leaves here as `BrokerUnavailable` with the URL masked; none is retried here, because
-  only the worker knows what is in hand.
+  only the worker knows what is in hand. After one, the masters are searched for anew at the next command.
+- A server that says it is not the one to ask (moved, read-only, loading, its master or its Cluster down) is as good as
+  away, also where it says so in the place of one reply.
 - Replies of stream commands stay as the server sent them (RESP2): the parsed shapes differ between client versions.
+- Which server has a command's key is computed here: asking Redis would cost a round trip each.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +20,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from provd.common.advice import advised
+from provd.common.broker_nodes import Master, Masters, Nodes
+from provd.common.broker_url import REDIS_SCHEMES, parse_broker_url
 from provd.common.errors import BrokerUnavailable, SettingsError
-from provd.common.settings import mask_url
+from provd.common.passwords import hide, mask_url
 
-SCHEMES = ("redis", "rediss", "unix")
+SCHEMES = REDIS_SCHEMES
 
 #: Seconds that Redis has to answer a command. Longer than the connect timeout: an answer may be megabytes.
 ANSWER_S = 10.0
@@ -28,6 +35,24 @@ ANSWER_S = 10.0
 SAFE_POLICY = "noeviction"
 
 _RAW_REPLIES = ("XREADGROUP", "XAUTOCLAIM", "XCLAIM")
+
+#: What a server says that is not, or not now, the one to ask. `redis` takes the first word off some of them.
+_NOT_NOW = re.compile(r"\b(MOVED|ASK|TRYAGAIN|CLUSTERDOWN|READONLY|MASTERDOWN|LOADING|NOREPLICAS)\b")
+_NOT_NOW_ERRORS = (
+    redis.exceptions.AskError,  # and MovedError
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.BusyLoadingError,
+)
+
+#: Commands whose first key is not their first argument: where it is, or the word before it.
+_KEY_AT = {"EVAL": 3, "EVALSHA": 3, "XINFO": 2, "XGROUP": 2, "OBJECT": 2, "MEMORY": 2}
+_KEY_AFTER = {"XREADGROUP": "STREAMS", "XREAD": "STREAMS"}
+
+#: Commands that a server answers about itself.
+_KEYLESS = frozenset({"PING", "INFO", "TIME", "ROLE", "CONFIG", "CLIENT", "DBSIZE", "SCAN"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,76 +70,113 @@ class Memory:
 
 
 class Broker:
-    """A connection pool to one Redis. Safe for use by several threads."""
+    """Connection pools to all masters. Safe for use by several threads."""
 
     def __init__(self, url: str, *, connect_timeout_s: float) -> None:
         """Nothing is connected before the first command. Raises `SettingsError` for a URL of another kind."""
         check_url(url)
         self.url = mask_url(url)
+        self._raw_url = url
+        self._connect_timeout_s = connect_timeout_s
         try:
-            # Any: the client's own types are unions with its asynchronous half.
-            self._client: Any = redis.Redis.from_url(
-                url,
-                protocol=2,
-                socket_connect_timeout=connect_timeout_s,
-                socket_timeout=ANSWER_S,
-                retry=Retry(NoBackoff(), 0),
+            self._nodes = Nodes(
+                parse_broker_url(url),
+                self._connect,
+                shown=self.url,
+                patience_s=connect_timeout_s,
+                errors=(redis.RedisError, OSError),
             )
-        except ValueError as error:
-            raise SettingsError(f"broker {self.url}: {error}; write redis://HOST:PORT/0") from error
+        except SettingsError as error:
+            raise SettingsError(f"broker {self.url}: {error}") from error
+
+    # Any: the client's own types are unions with its asynchronous half.
+    def _connect(self, url: str, patience_s: float | None) -> Any:
+        client: Any = redis.Redis.from_url(
+            url,
+            protocol=2,
+            socket_connect_timeout=patience_s or self._connect_timeout_s,
+            socket_timeout=patience_s or ANSWER_S,
+            retry=Retry(NoBackoff(), 0),
+            redis_connect_func=self._on_connect,
+        )
         for command in _RAW_REPLIES:
-            self._client.set_response_callback(command, lambda reply, **_: reply)
+            client.set_response_callback(command, lambda reply, **_: reply)
+        return client
+
+    def _on_connect(self, connection: Any) -> None:
+        self._nodes.on_connect(connection)
 
     def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send commands in one go and return their replies; an error reply is returned in its place."""
+        """Send commands, in one go to each server, and return their replies; an error reply is returned in its place.
+
+        Commands of one key are carried out in their order. Raises `BrokerUnavailable`; some may then have been done.
+        """
         if not commands:
             return []
-        with self._guard(), self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            return list(pipeline.execute(raise_on_error=False))
+        replies: list[Any] = [None] * len(commands)
+        with self._guard() as masters:
+            for master, indexes in _by_master(masters, commands).items():
+                with master.client.pipeline(transaction=False) as pipeline:
+                    for index in indexes:
+                        pipeline.execute_command(*commands[index])
+                    answers = pipeline.execute(raise_on_error=False)
+                for index, reply in zip(indexes, answers, strict=True):
+                    if _is_not_now(reply):
+                        raise reply
+                    replies[index] = reply
+        return replies
 
     def ask(self, *command: Any) -> Any:
         """Send one command; an error reply is raised as `BrokerUnavailable`."""
-        with self._guard():
-            return self._client.execute_command(*command)
+        with self._guard() as masters:
+            return _master_of(masters, command).client.execute_command(*command)
 
     def sound(self, reply: Any) -> Any:
         """The reply, unless it is an error: that is raised as `BrokerUnavailable`."""
         if isinstance(reply, redis.RedisError):
-            raise BrokerUnavailable(self.url, _one_line(reply)) from reply
+            raise self._unavailable(reply) from reply
         return reply
 
     def ping(self) -> None:
-        """Raise `BrokerUnavailable` unless Redis answers now."""
-        self.ask("PING")
+        """Raise `BrokerUnavailable` unless every master answers now."""
+        with self._guard() as masters:
+            for master in masters.all:
+                master.client.execute_command("PING")
 
     def memory(self) -> Memory:
-        """Memory in use and allowed."""
-        with self._guard():
-            facts = self._client.info("memory")
-        return Memory(
-            int(facts.get("used_memory", 0)),
-            int(facts.get("maxmemory", 0)),
-            str(facts.get("maxmemory_policy", "")),
-        )
+        """Memory in use and allowed, of the server that is the fullest; the policy is that of an unsafe one."""
+        with self._guard() as masters:
+            each = [_memory_of(master) for master in masters.all]
+        fullest = max(each, key=lambda memory: (memory.share, memory.used))
+        unsafe = [memory.policy for memory in each if memory.policy not in ("", SAFE_POLICY)]
+        return Memory(fullest.used, fullest.limit, unsafe[0] if unsafe else fullest.policy)
 
     def now_ms(self) -> int:
-        """The server's clock, in UTC milliseconds."""
-        with self._guard():
-            seconds, microseconds = self._client.time()
+        """The server's clock, in UTC milliseconds; of a Cluster, always the same server's while it is there."""
+        with self._guard() as masters:
+            seconds, microseconds = masters.all[0].client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     def close(self) -> None:
         """Release the connections."""
-        self._client.close()
+        self._nodes.close()
 
     @contextmanager
-    def _guard(self) -> Iterator[None]:
+    def _guard(self) -> Iterator[Masters]:
+        masters = None
         try:
-            yield
-        except (redis.RedisError, OSError) as error:
-            raise BrokerUnavailable(self.url, _one_line(error)) from error
+            masters = self._nodes.masters()
+            yield masters
+        except BrokerUnavailable:
+            raise
+        except (redis.RedisError, OSError, LookupError) as error:
+            if not isinstance(error, redis.ResponseError) or _is_not_now(error):
+                self._nodes.forget(masters)
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> BrokerUnavailable:
+        reason = advised(hide(" ".join(str(error).split()), self._raw_url), self.url)
+        return BrokerUnavailable(self.url, reason or type(error).__name__)
 
 
 def check_url(url: str) -> None:
@@ -138,5 +200,42 @@ def is_wrong_type(reply: object) -> bool:
     return isinstance(reply, redis.ResponseError) and "WRONGTYPE" in str(reply)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _is_not_now(reply: object) -> bool:
+    """Whether a reply says that this server is not, or not now, the one to ask."""
+    if isinstance(reply, _NOT_NOW_ERRORS):
+        return True
+    return isinstance(reply, redis.RedisError) and _NOT_NOW.search(str(reply)) is not None
+
+
+def _memory_of(master: Master) -> Memory:
+    facts = master.client.info("memory")
+    return Memory(
+        int(facts.get("used_memory", 0)),
+        int(facts.get("maxmemory", 0)),
+        str(facts.get("maxmemory_policy", "")),
+    )
+
+
+def _by_master(masters: Masters, commands: Sequence[Sequence[Any]]) -> dict[Master, list[int]]:
+    """The indexes of the commands that each server is asked."""
+    if len(masters.all) == 1:
+        return {masters.all[0]: list(range(len(commands)))}
+    found: dict[Master, list[int]] = {}
+    for index, command in enumerate(commands):
+        found.setdefault(_master_of(masters, command), []).append(index)
+    return found
+
+
+def _master_of(masters: Masters, command: Sequence[Any]) -> Master:
+    key = None if len(masters.all) == 1 else key_of(command)
+    return masters.all[0] if key is None else masters.of(key)
+
+
+def key_of(command: Sequence[Any]) -> str | bytes | None:
+    """The first key that a command names, None when it names none."""
+    name = str(command[0]).upper()
+    if name in _KEYLESS:
+        return None
+    index = command.index(_KEY_AFTER[name]) + 1 if name in _KEY_AFTER else _KEY_AT.get(name, 1)
+    key = command[index] if index < len(command) else None
+    return key if isinstance(key, (str, bytes)) else None

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from provd.common import clock
+from provd.consumer.absent import Absent
+from provd.consumer.backlog import Backlog
 from provd.consumer.beats import Beats
+from provd.consumer.compaction import Compaction
+from provd.consumer.presence import Presence
 from provd.consumer.progress import Progress, Tally
 from provd.consumer.registry import Registry
 from provd.consumer.retirement import Retirement
 from provd.consumer.streams import Streams
+from provd.store.interface import Stored
 
 #: Seconds between two reports of progress, two copies of heartbeats, two looks for ended workflows.
 _TELL_S = 0.5
 _BEATS_S = 3.0
 _MEASURE_S = 2.0
+
+#: While many workflows have ended at once, looks are closer: a pause is this much longer than the look before it.
+_RETIRING_PAUSE = 2.0
 
 
 class Chores:
@@ -28,6 +36,10 @@ class Chores:
         streams: Streams,
         beats: Beats,
         retirement: Retirement,
+        presence: Presence,
+        backlog: Backlog,
+        compaction: Compaction,
+        absent: Absent,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._tally = tally
@@ -35,6 +47,10 @@ class Chores:
         self._streams = streams
         self._beats = beats
         self._retirement = retirement
+        self._presence = presence
+        self._backlog = backlog
+        self._compaction = compaction
+        self._absent = absent
         self._on_progress = on_progress
         self._told = self._copied = self._measured = 0.0
         #: Heartbeats that brought something new, so far.
@@ -51,20 +67,46 @@ class Chores:
         if clock.monotonic() - self._copied >= _BEATS_S:
             self._copy()
         if clock.monotonic() - self._measured >= _MEASURE_S:
-            self._retirement.look(self.measure())
+            lengths = self.measure()
+            self._backlog.look(lengths)
+            self._compaction.look(lengths)
+            self._absent.look(lengths)
+            started = clock.monotonic()
+            self._retirement.look(lengths)
             self._measured = clock.monotonic()
+            if self._retirement.has_more:
+                pause = _RETIRING_PAUSE * (self._measured - started)
+                self._measured -= max(0.0, _MEASURE_S - pause)
 
     def finish(self) -> None:
         """Do what makes the store's picture whole at the end of a run. Raises when a service is away."""
-        self._copy()
-        self._retirement.look(self.measure())
+        self._copy(state="stopped")
+        lengths = self.measure()
+        while self._retirement.look(lengths):
+            if not self._retirement.has_more:
+                break
 
     def measure(self) -> dict[str, int]:
         """Unacknowledged frames of each stream."""
         lengths = self._streams.lengths()
-        self._tally.see_lag(sum(lengths.values()))
+        self._tally.see_lag(sum(lengths.values()), len(lengths))
         return lengths
 
-    def _copy(self) -> None:
+    def note_ledger(self, entries: Iterable[Stored]) -> None:
+        """The ledger has grown by these."""
+        self._compaction.note(entries)
+
+    def lapse(self) -> None:
+        """Redis is away: producers that are silent now may not be able to speak."""
+        self._presence.lapse()
+
+    def now_ms(self) -> int:
+        """The present by Redis' clock, as far as known: what `received_at` is taken from."""
+        return self._presence.now_ms()
+
+    def _copy(self, state: str = "running") -> None:
+        at = self._presence.look()
         self.beats_seen += self._beats.copy(self._registry.streams)
+        self._presence.mark(at, state)
+        self._tally.see_producers(self._beats.producers)
         self._copied = clock.monotonic()

@@ -2,8 +2,11 @@
 
 - A frame that nobody has shown interest in for `claim_after_s` is taken over; its payload is then read from our own
   backlog like any other, so a claimed frame takes no path of its own.
-- A frame in hand is renewed while the store is working on it. Not while the store is away: a consumer that has a
-  store should get it, and one that has none does not claim.
+- A frame in hand is renewed while the store is working on it, as long as it is still ours. Not while the store is
+  away: a consumer that has a store should get it, and one that has none does not claim.
+- After an outage everyone's frames look abandoned. So nobody looks for such before all have had the time to come
+  back and to read their own once more, which renews them.
+- Frames put aside for a later schema are left alone, until a version comes that reads it.
 - Frames let go at the end of a run are marked idle, so that the next consumer need not wait.
 """
 
@@ -14,7 +17,10 @@ from collections.abc import Iterable
 
 from provd.common import clock, names
 from provd.common.errors import BrokerUnavailable
+from provd.common.record import SCHEMA_VERSION
+from provd.consumer import scripts
 from provd.consumer.broker import Broker
+from provd.consumer.outage import LONGEST_PAUSE_S
 from provd.consumer.registry import Registry
 from provd.consumer.streams import Entry, Streams, ids_by_stream
 
@@ -27,10 +33,14 @@ _LOOKS = 4
 #: Longest pause between two looks, in seconds.
 _LONGEST_PAUSE_S = 15.0
 
-_START = b"0-0"
+#: Seconds after an outage in which nothing is taken over: all consumers ask again within `LONGEST_PAUSE_S`.
+_HOLD_OFF_S = 2 * LONGEST_PAUSE_S
 
-#: Ids in one XCLAIM.
+#: Ids in one script.
 _IDS = 1000
+
+#: Streams in one request.
+_AT_ONCE = 500
 
 
 class Claims:
@@ -46,8 +56,6 @@ class Claims:
         self._idle_ms = int(claim_after_s * 1000)
         self._pause_s = min(claim_after_s / _LOOKS, _LONGEST_PAUSE_S)
         self._due = 0.0
-        #: Where the last look at a stream's pending frames ended: a look covers a thousand or so.
-        self._cursors: dict[str, bytes] = {}
 
     def look(self) -> int:
         """If it is time, take over what is abandoned; returns how many frames. Nothing may be in hand."""
@@ -56,29 +64,29 @@ class Claims:
         self._due = clock.monotonic() + self._pause_s
         self._registry.refresh()
         streams = self._registry.streams
-        replies = self._broker.run([self._command(stream) for stream in streams])
-        self._cursors.clear()
         taken = 0
-        for stream, reply in zip(streams, replies, strict=True):
-            # An error reply (the stream is gone, or has lost its group) is found by the next reading too.
-            if not isinstance(reply, list):
-                continue
-            if reply[0] != _START:
-                self._cursors[stream] = reply[0]
-            if reply[1]:
-                self._streams.rewind(stream)
-            taken += len(reply[1])
+        for start in range(0, len(streams), _AT_ONCE):
+            part = streams[start : start + _AT_ONCE]
+            for stream, reply in zip(part, self._broker.run(list(map(self._command, part))), strict=True):
+                # An error reply (the stream is gone, or has lost its group) is found by the next reading too.
+                if isinstance(reply, int) and reply > 0:
+                    self._streams.rewind(stream)
+                    taken += reply
         return taken
 
+    def hold_off(self) -> None:
+        """A service was away: give the others the time to come back before taking anything from them."""
+        self._due = clock.monotonic() + max(self._pause_s, _HOLD_OFF_S)
+
     def _command(self, stream: str) -> tuple[object, ...]:
-        start = self._cursors.get(stream, _START)
         return (
-            "XAUTOCLAIM", stream, names.GROUP, self._consumer, self._idle_ms, start, "COUNT", _CLAIM_FRAMES, "JUSTID",
+            "EVAL", scripts.CLAIM, 1, stream,
+            names.GROUP, self._consumer, self._idle_ms, _CLAIM_FRAMES, SCHEMA_VERSION,
         )  # fmt: skip
 
     def release(self, entries: Iterable[Entry]) -> None:
         """Let go of frames that were read and not written: anyone may claim them at once."""
-        self._broker.run(_claim_commands(entries, self._consumer, ("IDLE", self._idle_ms)))
+        self._broker.run(_touch_commands(entries, self._consumer, self._idle_ms))
 
 
 class Renewal:
@@ -109,16 +117,14 @@ class Renewal:
     def _run(self) -> None:
         while not self._ended.wait(self._pause_s):
             try:
-                self._broker.run(_claim_commands(self._in_hand, self._consumer, ()))
+                self._broker.run(_touch_commands(self._in_hand, self._consumer, ""))
             except BrokerUnavailable:
                 continue  # the worker finds out by itself, and says so
 
 
-def _claim_commands(
-    entries: Iterable[Entry], consumer: str, options: tuple[object, ...]
-) -> list[tuple[object, ...]]:
+def _touch_commands(entries: Iterable[Entry], consumer: str, idle_ms: int | str) -> list[tuple[object, ...]]:
     return [
-        ("XCLAIM", stream, names.GROUP, consumer, 0, *ids[start : start + _IDS], *options, "JUSTID")
+        ("EVAL", scripts.TOUCH, 1, stream, names.GROUP, consumer, idle_ms, *ids[start : start + _IDS])
         for stream, ids in ids_by_stream(entries).items()
         for start in range(0, len(ids), _IDS)
     ]

@@ -1,7 +1,10 @@
 """A private Redis for one user on one machine, without any service installed.
 
 - It listens on a unix socket in a folder of mode 0700 and on no port.
-- One that already answers on the socket is used and left running; one that was started here is stopped here.
+- One that already answers on the socket is used. The last of its users that ends in order stops it, whoever started
+  it: each holds a lock that the system takes away from one that was killed. So a server outlives a consumer that is
+  killed, producers go on handing over to it, and it does not run for ever.
+- A server that provd has not started is left running.
 - Everything is in an append-only file in the data folder: what was accepted survives.
 """
 
@@ -11,12 +14,14 @@ import fcntl
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import redis
 from redis.backoff import NoBackoff
@@ -24,12 +29,19 @@ from redis.retry import Retry
 
 from provd.common import clock
 from provd.common.errors import BrokerUnavailable, MissingExtra
+from provd.common.owner import start_of
 from provd.consumer.identity import private_dir
 
 #: Seconds for the server to come up: it may have a large append-only file to read.
 _READY_S = 60.0
 _STOP_S = 30.0
 _LOOK_S = 0.02
+
+#: Written by a server that was started here, and by no other.
+_PID_FILE = "redis.pid"
+
+#: Servers started here that others go on using.
+_left: list[subprocess.Popen[bytes]] = []
 
 
 def find_server() -> Path:
@@ -52,6 +64,8 @@ class EmbeddedRedis:
         self._socket = socket
         self._folder = data_folder
         self._process: subprocess.Popen[bytes] | None = None
+        #: Held, shared, by everyone who uses the server.
+        self._use: IO[str] | None = None
 
     @property
     def url(self) -> str:
@@ -60,7 +74,7 @@ class EmbeddedRedis:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it was started here, and so will be stopped here."""
+        """Whether it was started here."""
         return self._process is not None
 
     def start(self) -> None:
@@ -68,26 +82,56 @@ class EmbeddedRedis:
         private_dir(self._folder)
         private_dir(self._socket.parent)
         with self._alone():
-            if self._answers():
-                return
-            self._launch(find_server())
-            self._await()
+            if not self._answers():
+                self._launch(find_server())
+                self._await()
+            self._use = open(self._folder / "users.lock", "w", encoding="ascii")  # noqa: SIM115 - held until `stop`
+            fcntl.flock(self._use, fcntl.LOCK_SH)
 
     def stop(self) -> None:
-        """Stop what was started here, its data on disk; calling it twice is harmless."""
-        if self._process is None:
+        """Use it no longer, and stop it, its data on disk, when nobody else uses it; twice is harmless."""
+        if self._use is None:
             return
+        with self._alone(), self._use as use:
+            self._use = None
+            try:
+                fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._leave()
+            else:
+                self._stop()
+
+    def _leave(self) -> None:
+        """Others use it: the last of them stops it."""
+        if self._process is not None:
+            _left.append(self._process)
+            self._process = None
+
+    def _stop(self) -> None:
         process, self._process = self._process, None
+        pid = process.pid if process is not None else self._pid_of_a_server_of_provd()
+        if pid is None:
+            return
         try:
             with self._client() as client:
                 client.shutdown()
         except redis.RedisError:
-            process.terminate()
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        if not _has_ended(pid, process, _STOP_S):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            _has_ended(pid, process, _STOP_S)
+
+    def _pid_of_a_server_of_provd(self) -> int | None:
+        """The pid of the server that answers, if it is one that was started by `_launch`."""
         try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            with self._client() as client:
+                pid = int(client.info("server")["process_id"])
+            text = (self._folder / _PID_FILE).read_text(encoding="ascii")
+        except (redis.RedisError, OSError, ValueError):
+            return None
+        return pid if text.strip() == str(pid) else None
 
     def __enter__(self) -> EmbeddedRedis:
         self.start()
@@ -121,6 +165,7 @@ class EmbeddedRedis:
         command = [
             binary, "--port", "0", "--unixsocket", self._socket, "--unixsocketperm", "700", "--dir", self._folder,
             "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no",
+            "--pidfile", self._folder / _PID_FILE,
         ]  # fmt: skip
         with open(self._folder / "redis.log", "ab") as output:
             self._process = subprocess.Popen(
@@ -140,8 +185,18 @@ class EmbeddedRedis:
             code = self._process.poll()
             if code is not None or clock.monotonic() > deadline:
                 how = f"ended with {code}" if code is not None else f"did not answer within {_READY_S:g} s"
-                self.stop()
+                self._stop()
                 raise BrokerUnavailable(
                     self.url, f"the embedded redis-server {how}; see {self._folder}/redis.log"
                 )
             pause.wait(_LOOK_S)
+
+
+def _has_ended(pid: int, process: subprocess.Popen[bytes] | None, timeout_s: float) -> bool:
+    deadline = clock.monotonic() + timeout_s
+    pause = threading.Event()
+    while process.poll() is None if process is not None else start_of(pid) is not None:
+        if clock.monotonic() > deadline:
+            return False
+        pause.wait(_LOOK_S)
+    return True

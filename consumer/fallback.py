@@ -1,32 +1,34 @@
 """The consumer's own spool: where frames go when the store is away and Redis fills up.
 
-- A frame is acknowledged only after its messages are on the disk (fsync); its numbers are noted in Redis in the same
-  step that deletes it, so the books show it as spooled.
-- Only whole, sound frames are spooled. One with a flaw waits in Redis, because a flaw's bytes belong in quarantine.
-- What this consumer's name has spooled is written to the store before anything new is read, and then removed: the
-  name's lock proves that no one else writes these files. A file with unreadable lines is kept and told about.
+- A frame is acknowledged only after all it held is on the disk (fsync); its numbers are noted in Redis in the same
+  step that deletes it, so the books show them as spooled.
+- Messages go into spool files. What belongs in quarantine, be it a flaw, a ruined frame or a message that a line
+  cannot hold, goes into a file beside them (`setaside`): nothing but frames of a later schema stays in a full Redis.
+- What has been spooled is brought back by `returning`; files are sealed at a size, so that they go one by one.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from provd.common.errors import SpoolError
-from provd.common.spool import SpoolWriter, spool_files
-from provd.consumer.batch import Batch
-from provd.consumer.replay import ReplayReport, replay_into_store
+from provd.common.ranges import Ranges
+from provd.common.record import Message
+from provd.common.spool import SpoolWriter
+from provd.consumer.batch import Batch, refused_items
+from provd.consumer.setaside import SetAside
 from provd.consumer.streams import Entry, Streams
-from provd.store.interface import Store
+from provd.store.interface import Quarantined, Refusal
 
 log = logging.getLogger("provd.consumer")
 
+#: Bytes of frames after which a file is sealed.
+_FILE_BYTES = 64 << 20
+
 
 class Fallback:
-    """Spools frames, and brings them back."""
+    """Spools frames."""
 
     def __init__(
         self,
@@ -45,83 +47,78 @@ class Fallback:
         self._ceiling_bytes = ceiling_bytes
         self._free_floor = free_floor
         self._writer: SpoolWriter | None = None
-        #: Files that were replayed and kept, because some of their lines cannot be read.
-        self._kept: set[Path] = set()
+        self._set_aside = SetAside(folder, name, free_floor=free_floor)
+        self._in_file = 0
 
-    def take(self, entries: Iterable[Entry]) -> int:
-        """Spool and acknowledge frames; returns the number of messages. Raises `SpoolError`, `BrokerUnavailable`."""
-        taken: list[tuple[Entry, Batch]] = []
-        writer = self._open()
+    def take(
+        self, entries: Iterable[Entry], *, held_bytes: int = 0, condemned: str | None = None
+    ) -> tuple[Batch, int]:
+        """Spool and acknowledge frames; gives what was in them, and the number of messages that were spooled.
+
+        `held_bytes` are in the spool already. `condemned` is why to quarantine all of them unread. Raises `SpoolError`
+        and `BrokerUnavailable`: what was not acknowledged is still in Redis.
+        """
+        taken: list[tuple[Entry, str | None, Ranges]] = []
+        whole, spooled = Batch(), 0
+        writer = self._open(held_bytes)
         for entry in entries:
             batch = Batch()
-            batch.add(entry)
-            if batch.messages and not batch.quarantined and _spool(writer, batch):
-                taken.append((entry, batch))
-        writer.sync()
-        for entry, batch in taken:
-            first, last = batch.messages[0], batch.messages[-1]
-            self._streams.acknowledge_spooled(entry, first.producer_id, first.seq, last.seq)
-        return sum(len(batch.messages) for _, batch in taken)
-
-    def bring_back(self, store: Store, stop: threading.Event) -> ReplayReport:
-        """Write what this name has spooled to the store, and remove it. Raises `StoreUnavailable`, `SpoolError`."""
-        self.close()
-        total = ReplayReport()
-        for path in self._files():
-            report = replay_into_store([path], store, stop=stop)
-            if not report.complete:
-                return report
-            if report.bad_lines:
-                log.warning("spool file kept: path=%s unreadable_lines=%d", path, len(report.bad_lines))
-                self._kept.add(path)
+            if condemned is None:
+                batch.add(entry)
             else:
-                _remove(path)
-            log.info("spool file stored: path=%s messages=%d", path, report.messages)
-            total = ReplayReport(
-                total.files + 1,
-                total.messages + report.messages,
-                total.stored + report.stored,
-                total.duplicates + report.duplicates,
-                total.refused + report.refused,
-                total.bad_lines + report.bad_lines,
-            )
-        return total
+                batch.condemn(entry, condemned)
+            if batch.newer:
+                whole.newer += batch.newer
+                continue
+            batch.quarantined += refused_items(_spool(writer, batch.messages))
+            self._set_aside.write(batch.quarantined)
+            taken.append((entry, *_numbers(batch.messages, batch.quarantined)))
+            whole.merge(batch)
+            spooled += len(batch.messages)
+            self._in_file += entry.size
+        writer.sync()
+        self._set_aside.sync()
+        self._streams.acknowledge_spooled(taken)
+        if self._in_file > _FILE_BYTES:
+            self.close()
+        return whole, spooled
 
     def close(self) -> None:
-        """Seal the file in hand."""
+        """Seal the files in hand. Raises `SpoolError`."""
+        self._in_file = 0
+        self._set_aside.close()
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close()
 
-    def _open(self) -> SpoolWriter:
+    def _open(self, held_bytes: int) -> SpoolWriter:
         if self._writer is None:
             self._writer = SpoolWriter(
                 self._folder,
                 self._name,
-                ceiling_bytes=self._ceiling_bytes,
+                ceiling_bytes=max(0, self._ceiling_bytes - held_bytes),
                 free_floor=self._free_floor,
                 hostname=self._hostname,
             )
         return self._writer
 
-    def _files(self) -> list[Path]:
-        if not self._folder.is_dir():
-            return []
-        own = re.compile(re.escape(self._name) + r"\.\d+-\d+-[0-9a-f]{6}\.jsonl(\.open)?")
-        files = spool_files([self._folder], with_open=True)
-        return [path for path in files if own.fullmatch(path.name) and path not in self._kept]
 
-
-def _spool(writer: SpoolWriter, batch: Batch) -> bool:
+def _spool(writer: SpoolWriter, messages: Sequence[Message]) -> list[Refusal]:
+    """Write messages in one go, or one by one where one of them cannot be a line; gives those that cannot."""
+    if not messages:
+        return []
     try:
-        writer.write(batch.messages)
-    except (ValueError, OverflowError, TypeError):  # what a line cannot hold, quarantine can
-        return False
-    return True
+        writer.write(messages)
+    except (ValueError, OverflowError, TypeError, RecursionError) as error:
+        if len(messages) == 1:
+            return [Refusal(messages[0], f"cannot be spooled: {error}")]
+        return [refusal for message in messages for refusal in _spool(writer, [message])]
+    return []
 
 
-def _remove(path: Path) -> None:
-    try:
-        path.unlink()
-    except OSError as error:
-        raise SpoolError(f"spool {path}: {error.strerror}") from error
+def _numbers(messages: Iterable[Message], pieces: Iterable[Quarantined]) -> tuple[str | None, Ranges]:
+    """Whose numbers are on the disk now, and which."""
+    producers = {message.producer_id for message in messages} | {piece.producer_id for piece in pieces}
+    spans = [(message.seq, message.seq) for message in messages]
+    spans += [(piece.first_seq or 1, piece.last_seq or 0) for piece in pieces]
+    return next(iter(producers - {None}), None), Ranges.of(spans)

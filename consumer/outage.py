@@ -16,7 +16,9 @@ from provd.common.errors import ProvdError
 log = logging.getLogger("provd.consumer")
 
 _FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
+
+#: Seconds within which everyone who waits for a service asks for it again.
+LONGEST_PAUSE_S = 5.0
 
 
 class Outage:
@@ -36,7 +38,7 @@ class Outage:
         while not stop.is_set():
             self._say(error)
             each()
-            pause = min(_FIRST_PAUSE_S * 2**self._failures, _LONGEST_PAUSE_S)
+            pause = min(_FIRST_PAUSE_S * 2**self._failures, LONGEST_PAUSE_S)
             self._failures = min(self._failures + 1, 16)
             # A thousand consumers must not come back in step.
             stop.wait(pause * random.uniform(0.7, 1.0))

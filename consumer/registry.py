@@ -57,9 +57,15 @@ class Registry:
         """Look again at the next `refresh`, however young the last look is."""
         self._due = 0.0
 
-    def drop(self, stream: str) -> None:
-        """Forget a stream until the next look."""
-        kept = ([key for key in bucket if key != stream] for bucket in self._by_bucket)
+    def keys_of(self, workflow_id: str) -> names.WorkflowKeys:
+        """The keys of a workflow; that of its stream only if it has no campaign."""
+        buckets = self._buckets or self._default_buckets
+        return names.WorkflowKeys.of(self._namespace, buckets, workflow_id, None)
+
+    def drop(self, *streams: str) -> None:
+        """Forget streams until the next look."""
+        gone = set(streams)
+        kept = ([key for key in bucket if key not in gone] for bucket in self._by_bucket)
         self._by_bucket = [bucket for bucket in kept if bucket]
 
     def _is_served(self, stream: str) -> bool:

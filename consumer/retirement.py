@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 from provd.common import clock, names
 from provd.consumer import scripts
@@ -19,8 +18,9 @@ from provd.store.interface import Store
 
 log = logging.getLogger("provd.consumer")
 
-#: Workflows asked about in one round: each costs the store a query.
-_AT_ONCE = 8
+#: Workflows asked about in one look, and of them those whose ledgers are compacted together.
+_AT_ONCE = 500
+_LEDGERS_AT_ONCE = 100
 
 #: Seconds before a workflow that was not over is asked about again.
 _ASK_AGAIN_S = 10.0
@@ -30,7 +30,7 @@ _SILENT_MS = 24 * 3600 * 1000
 
 
 class Retirement:
-    """Removes the streams of ended workflows, a few at a time."""
+    """Removes the streams of ended workflows, some hundreds at a time."""
 
     def __init__(self, broker: Broker, registry: Registry, store: Store, beats: Beats) -> None:
         self._broker = broker
@@ -38,6 +38,8 @@ class Retirement:
         self._store = store
         self._beats = beats
         self._ask_at: dict[str, float] = {}
+        #: Whether the last look left streams that are as good a guess as those it took.
+        self.has_more = False
 
     def look(self, lengths: dict[str, int]) -> int:
         """Retire what can be, given each stream's length; returns how many. Raises when a service is away."""
@@ -50,38 +52,76 @@ class Retirement:
         ]
         # Who has waited longest comes first, so none of many is passed over for ever.
         empty.sort(key=lambda stream: self._ask_at.get(stream, 0.0))
-        retired = 0
-        for stream in empty[:_AT_ONCE]:
-            self._ask_at[stream] = now + _ASK_AGAIN_S
-            if self._is_over(stream):
-                retired += self._retire(stream)
+        asked = empty[:_AT_ONCE]
+        self._ask_at |= dict.fromkeys(asked, now + _ASK_AGAIN_S)
+        over = self._over(asked) if asked else []
+        retired = self._retire(over) if over else 0
+        self.has_more = len(empty) > len(asked) and retired > 0
         return retired
 
-    def _is_over(self, stream: str) -> bool:
-        of_workflow = {"workflow_id": names.workflow_of_stream(stream)}
-        records = self._store.find(names.PRODUCERS, of_workflow, fields=["producer_id", "closed_at"])
-        closed = {record["producer_id"]: "closed_at" in record for record in records}
-        heard = self._broker.ask("HKEYS", names.WorkflowKeys.of_stream(stream).beats)
-        unclosed = {producer_id for producer_id, is_closed in closed.items() if not is_closed}
-        unclosed |= {key.decode("utf-8", "replace") for key in heard} - closed.keys()
-        return bool(closed) and (not unclosed or self._are_silent(of_workflow, unclosed))
+    def _over(self, streams: list[str]) -> list[str]:
+        """Those of the streams whose workflows have ended."""
+        workflow_ids = [names.workflow_of_stream(stream) for stream in streams]
+        closed: dict[str, set[str]] = {}
+        unclosed: dict[str, set[str]] = {}
+        found = self._store.find(
+            names.PRODUCERS,
+            {"workflow_id": {"$in": workflow_ids}},
+            fields=["producer_id", "workflow_id", "closed_at"],
+        )
+        for record in found:
+            known = closed if "closed_at" in record else unclosed
+            known.setdefault(record["workflow_id"], set()).add(record["producer_id"])
+        for workflow_id, (heard, held) in zip(workflow_ids, self._heard(streams), strict=True):
+            # What a consumer holds in its spool is not over, whatever its producer has said.
+            unclosed.setdefault(workflow_id, set()).update(heard - closed.get(workflow_id, set()), held)
+        spoken = closed.keys() | {one for one, producers in unclosed.items() if producers}
+        silent = self._silent({one: producers for one, producers in unclosed.items() if producers})
+        return [
+            stream
+            for stream, workflow_id in zip(streams, workflow_ids, strict=True)
+            if workflow_id in spoken and (not unclosed[workflow_id] or workflow_id in silent)
+        ]
 
-    def _are_silent(self, of_workflow: dict[str, str], producers: Iterable[str]) -> bool:
-        beats = self._store.find(names.BEATS, of_workflow, fields=["producer_id", "beat_at"])
-        last = {beat["producer_id"]: clock.from_datetime(beat["beat_at"]) for beat in beats}
+    def _heard(self, streams: list[str]) -> list[tuple[set[str], set[str]]]:
+        """Of each workflow, the producers that have a heartbeat, and those that a consumer's spool holds numbers of."""
+        keys = [names.WorkflowKeys.of_stream(stream) for stream in streams]
+        replies = self._broker.run([("HKEYS", key) for k in keys for key in (k.beats, k.spooled)])
+        found = [{key.decode("utf-8", "replace") for key in self._broker.sound(reply)} for reply in replies]
+        return list(zip(found[::2], found[1::2], strict=True))
+
+    def _silent(self, unclosed: dict[str, set[str]]) -> set[str]:
+        """The workflows all of whose producers have been silent for so long that they will not come back."""
+        if not unclosed:
+            return set()
+        beats = self._store.find(
+            names.BEATS,
+            {"workflow_id": {"$in": list(unclosed)}},
+            fields=["producer_id", "workflow_id", "beat_at"],
+        )
         oldest = self._broker.now_ms() - _SILENT_MS
-        return all(producer_id in last and last[producer_id] < oldest for producer_id in producers)
+        gone: dict[str, set[str]] = {}
+        for beat in beats:
+            if clock.from_datetime(beat["beat_at"]) < oldest:
+                gone.setdefault(beat["workflow_id"], set()).add(beat["producer_id"])
+        return {one for one, producers in unclosed.items() if producers <= gone.get(one, set())}
 
-    def _retire(self, stream: str) -> int:
-        workflow_id = names.workflow_of_stream(stream)
-        self._beats.copy([*self._registry.streams])
-        self._store.compact_ledger(workflow_id)
-        keys = names.WorkflowKeys.of_stream(stream)
-        retired = self._broker.ask(
-            "EVAL", scripts.RETIRE, 6, keys.registry, keys.stream, keys.beats, keys.spooled, keys.stored, keys.suspects,
-            names.GROUP,
-        )  # fmt: skip
-        if retired:
-            self._registry.drop(stream)
-            log.info("workflow retired: workflow=%s", workflow_id)
-        return int(retired)
+    def _retire(self, streams: list[str]) -> int:
+        self._beats.copy_these(streams)
+        workflow_ids = [names.workflow_of_stream(stream) for stream in streams]
+        for start in range(0, len(workflow_ids), _LEDGERS_AT_ONCE):
+            self._store.compact_ledger(*workflow_ids[start : start + _LEDGERS_AT_ONCE])
+        replies = self._broker.run([_retire_command(stream) for stream in streams])
+        retired = [
+            stream for stream, reply in zip(streams, replies, strict=True) if self._broker.sound(reply) == 1
+        ]
+        self._registry.drop(*retired)
+        for stream in retired:
+            log.info("workflow retired: workflow=%s", names.workflow_of_stream(stream))
+        return len(retired)
+
+
+def _retire_command(stream: str) -> tuple[object, ...]:
+    k = names.WorkflowKeys.of_stream(stream)
+    keys = (k.registry, k.stream, k.beats, k.spooled, k.stored, k.suspects)
+    return ("EVAL", scripts.RETIRE, len(keys), *keys, names.GROUP)

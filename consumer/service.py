@@ -9,18 +9,24 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from provd.common.settings import Settings
+from provd.consumer.absent import Absent
+from provd.consumer.backlog import Backlog
 from provd.consumer.beats import Beats
 from provd.consumer.broker import Broker
 from provd.consumer.chores import Chores
 from provd.consumer.claims import Claims, Renewal
+from provd.consumer.compaction import Compaction
 from provd.consumer.completion import Completion, Outcome
 from provd.consumer.fallback import Fallback
 from provd.consumer.identity import Identity
 from provd.consumer.metrics import Metrics
+from provd.consumer.presence import Presence
 from provd.consumer.progress import Progress, Tally
 from provd.consumer.registry import Registry
 from provd.consumer.retirement import Retirement
+from provd.consumer.returning import Returning
 from provd.consumer.streams import Streams
+from provd.consumer.suspects import Suspects
 from provd.consumer.worker import Limits, Worker
 from provd.store.interface import Store
 from provd.store.open import open_store
@@ -68,12 +74,24 @@ class Consumer:
             ),
         )
         beats = Beats(broker, store)
+        presence = Presence(
+            broker,
+            store,
+            self._tally,
+            name=self.name,
+            hostname=identity.hostname,
+            workflow_ids=self._workflow_ids,
+        )
         self._chores = Chores(
             tally=self._tally,
             registry=registry,
             streams=streams,
             beats=beats,
             retirement=Retirement(broker, registry, store, beats),
+            presence=presence,
+            backlog=Backlog(broker, self._tally),
+            compaction=Compaction(store),
+            absent=Absent(broker, consumer=self.name),
             on_progress=on_progress,
         )
         self._renewal = Renewal(broker, consumer=self.name, claim_after_s=settings.claim_after_s)
@@ -93,6 +111,10 @@ class Consumer:
                 ceiling_bytes=settings.spool_ceiling_bytes,
                 free_floor=settings.spool_free_floor,
             ),
+            returning=Returning(
+                broker, registry, store, self._tally, folder=settings.spool_path, name=self.name
+            ),
+            suspects=Suspects(broker, consumer=self.name),
             tally=self._tally,
             limits=Limits(
                 settings.batch_messages, settings.batch_bytes, settings.batch_wait_s, settings.drain_share
@@ -156,7 +178,7 @@ class Consumer:
             self._workflow_ids,
             grace_s=grace_s,
             waiting=lambda: sum(self._chores.measure().values()),
-            activity=lambda: self._tally.received + self._chores.beats_seen,
+            activity=lambda: self._tally.moved + self._chores.beats_seen,
         )
         self._worker.run_while(completion.goes_on, self._stop)
         return completion.outcome or Outcome(False, ("stopped before the end",))

@@ -1,7 +1,7 @@
 """The settings of the consumer: those of `provd.common.settings`, read and checked by pydantic-settings.
 
 The dataclass stays the one place where keys, defaults and bounds stand; the model is made from it. Precedence is
-the same (overrides, environment, file, defaults), and so is what comes out.
+that of `provd.common.sources`, and so is what comes out.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from provd.common import settings as common
+from provd.common import sources
 from provd.common.errors import MissingExtra, SettingsError
-from provd.common.settings import PREFIX, Settings, mask_url
+from provd.common.settings import Settings
+from provd.common.sources import PREFIX, Origin
 
 try:
     from pydantic import Field, ValidationError, ValidationInfo, create_model, field_validator
     from pydantic_settings import (
         BaseSettings,
+        InitSettingsSource,
         PydanticBaseSettingsSource,
         SettingsConfigDict,
         YamlConfigSettingsSource,
@@ -35,7 +37,7 @@ def load(
     given: dict[str, Any] = {key: value for key, value in (overrides or {}).items() if value is not None}
     origins = common.gather(overrides=given, settings_file=settings_file)  # refuses what nobody knows
     try:
-        values = _model(settings_file)(**given).model_dump(include=set(origins))
+        values = _model(settings_file, origins)(**given).model_dump(include=set(origins))
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(item, origins) for item in error.errors())) from error
     try:
@@ -60,8 +62,9 @@ class _Sourced(BaseSettings):
         return os.fspath(value) if is_text and isinstance(value, os.PathLike) else value
 
 
-def _model(settings_file: str | os.PathLike[str] | None) -> type[BaseSettings]:
-    file = Path(settings_file or os.environ.get(PREFIX + "SETTINGS") or common.LOCAL_FILE)
+def _model(settings_file: str | os.PathLike[str] | None, origins: Mapping[str, Origin]) -> type[BaseSettings]:
+    file = sources.settings_file_of(settings_file)
+    secrets = {key: origin.value for key, origin in origins.items() if origin.is_secret}
 
     class FromFile(_Sourced):
         @classmethod
@@ -73,7 +76,9 @@ def _model(settings_file: str | os.PathLike[str] | None) -> type[BaseSettings]:
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=file)
+            from_files = InitSettingsSource(settings_cls, init_kwargs=secrets)
+            from_yaml = YamlConfigSettingsSource(settings_cls, yaml_file=file)
+            return init_settings, env_settings, from_files, from_yaml
 
     types = get_type_hints(Settings)
     definitions: dict[str, Any] = {}
@@ -87,10 +92,11 @@ def _model(settings_file: str | os.PathLike[str] | None) -> type[BaseSettings]:
     return create_model("ConsumerSettings", __base__=FromFile, **definitions)
 
 
-def _explain(item: Any, origins: Mapping[str, common.Origin]) -> str:
+def _explain(item: Any, origins: Mapping[str, Origin]) -> str:
     key = str(item["loc"][0]) if item["loc"] else "settings"
-    source = origins[key].source if key in origins else key
-    return f"{source} is {mask_url(repr(item['input']))}: {_lower(item['msg'])}"
+    if key not in origins:
+        return f"{key}: {_lower(item['msg'])}"
+    return f"{origins[key].source} is {common.shown(key, origins[key], item['input'])}: {_lower(item['msg'])}"
 
 
 def _lower(text: str) -> str:

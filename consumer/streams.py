@@ -14,12 +14,13 @@ Invariants:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 from provd.common import names
+from provd.common.ranges import Ranges
 from provd.consumer import scripts
 from provd.consumer.broker import Broker, is_no_group, is_wrong_type
 from provd.consumer.registry import Registry
@@ -41,6 +42,10 @@ _FORGET = 0.9
 #: Rounds that one `read` makes while streams turn out to have had an empty backlog, or get their group back.
 _ROUNDS = 3
 
+#: By stream and producer: the numbers that are in the store and that the producer waits to hear of.
+Receipts: TypeAlias = Mapping[str, Mapping[str, Ranges]]
+_NO_RECEIPTS: Receipts = {}
+
 _BACKLOG = "0"
 _NEW = ">"
 
@@ -52,6 +57,8 @@ class Entry:
     stream: str
     entry_id: str
     fields: dict[bytes, bytes]
+    #: How often it has been delivered, to whomever.
+    deliveries: int = 1
 
     @property
     def size(self) -> int:
@@ -80,7 +87,8 @@ class Streams:
 
     def read(self) -> list[Entry]:
         """Frames from the next streams that have any; empty only when a whole round over all streams found none."""
-        self._registry.refresh()
+        if self._registry.refresh():
+            self._forget_ended()
         if self._hot and self._read_hot_next:
             self._read_hot_next = False
             entries = self._read_group(self._chunks(_by_bucket(self._hot)))
@@ -104,6 +112,11 @@ class Streams:
                 return entries
         return []
 
+    def _forget_ended(self) -> None:
+        known = set(self._registry.streams)
+        self._cursors = {stream: cursor for stream, cursor in self._cursors.items() if stream in known}
+        self._hot = [stream for stream in self._hot if stream in known]
+
     def rewind(self, stream: str | None = None) -> None:
         """Read what is pending under our name again, of one stream or of all. Nothing may be in hand."""
         if stream is None:
@@ -111,23 +124,51 @@ class Streams:
         else:
             self._cursors.pop(stream, None)
 
-    def acknowledge(self, entries: Iterable[Entry]) -> None:
-        """Acknowledge and delete entries, each stream's in one step. Raises `BrokerUnavailable`; may be repeated."""
+    def acknowledge(self, entries: Iterable[Entry], receipts: Receipts = _NO_RECEIPTS) -> None:
+        """Acknowledge and delete entries, each stream's in one step. Raises `BrokerUnavailable`; may be repeated.
+
+        `receipts` are the numbers in the store that their producers wait to hear of. They go with the first step of
+        their stream: a receipt is true as soon as the store has the messages.
+        """
+        commands = []
+        for stream, all_ids in ids_by_stream(entries).items():
+            stored = names.WorkflowKeys.of_stream(stream).stored
+            noted = [part for one in receipts.get(stream, {}).items() for part in (one[0], one[1].text)]
+            for ids in _pieces(all_ids, ACKNOWLEDGE_IDS):
+                commands.append(
+                    ("EVAL", scripts.ACKNOWLEDGE, 2, stream, stored, names.GROUP, len(ids), *ids, *noted)
+                )
+                noted = []
+        for reply in self._broker.run(commands):
+            self._broker.sound(reply)
+
+    def acknowledge_spooled(self, taken: Iterable[tuple[Entry, str | None, Ranges]]) -> None:
+        """Acknowledge and delete frames that are on the consumer's disk now, and note their producers' numbers."""
         commands = [
-            ("EVAL", scripts.ACKNOWLEDGE, 1, stream, names.GROUP, *ids)
+            (
+                "EVAL", scripts.SPOOLED, 2, entry.stream, names.WorkflowKeys.of_stream(entry.stream).spooled,
+                names.GROUP, entry.entry_id, producer_id or "", numbers.text,
+            )
+            for entry, producer_id, numbers in taken
+        ]  # fmt: skip
+        for reply in self._broker.run(commands):
+            self._broker.sound(reply)
+
+    def put_aside(self, newer: Iterable[tuple[Entry, int]]) -> None:
+        """Leave frames of later schemas pending under a name of their own: a consumer that reads the schema takes them
+        over, and no other is given them again.
+        """
+        by_schema: dict[int, list[Entry]] = {}
+        for entry, schema in newer:
+            by_schema.setdefault(schema, []).append(entry)
+        commands = [
+            ("XCLAIM", stream, names.GROUP, f"newer:{schema}", 0, *ids, "JUSTID")
+            for schema, entries in by_schema.items()
             for stream, all_ids in ids_by_stream(entries).items()
             for ids in _pieces(all_ids, ACKNOWLEDGE_IDS)
         ]
         for reply in self._broker.run(commands):
             self._broker.sound(reply)
-
-    def acknowledge_spooled(self, entry: Entry, producer_id: str, first_seq: int, last_seq: int) -> None:
-        """Acknowledge and delete a frame that is in the consumer's spool now, and note its numbers."""
-        spooled = names.WorkflowKeys.of_stream(entry.stream).spooled
-        self._broker.ask(
-            "EVAL", scripts.SPOOLED, 2, entry.stream, spooled,
-            names.GROUP, entry.entry_id, producer_id, first_seq, last_seq,
-        )  # fmt: skip
 
     def lengths(self) -> dict[str, int]:
         """Entries in each stream, pending ones included."""
@@ -163,13 +204,41 @@ class Streams:
         count = max(1, int(frames / streams))
         replies = self._broker.run([self._command(chunk, count) for chunk in chunks])
         entries: list[Entry] = []
+        again: list[Entry] = []
         for chunk, reply in zip(chunks, replies, strict=True):
             if is_no_group(reply) or is_wrong_type(reply):
                 self._repair(chunk)
             else:
-                entries += self._take(self._broker.sound(reply) or (), count)
-        self._learn(entries, chunks, count)
-        return entries
+                self._take(self._broker.sound(reply) or (), count, entries, again)
+        self._learn([*entries, *again], chunks, count)
+        return [*self._with_deliveries(again), *entries] if again else entries
+
+    def _with_deliveries(self, again: list[Entry]) -> list[Entry]:
+        """Frames of our backlog, which have been delivered before, with how often."""
+        by_stream = ids_by_stream(again)
+        replies = self._broker.run(
+            [
+                (
+                    "EVAL",
+                    scripts.DELIVERIES,
+                    1,
+                    stream,
+                    names.GROUP,
+                    self._consumer,
+                    ids[0],
+                    ids[-1],
+                    len(ids),
+                )
+                for stream, ids in by_stream.items()
+            ]
+        )
+        counts = {
+            (stream, flat[index].decode()): flat[index + 1]
+            for stream, flat in zip(by_stream, replies, strict=True)
+            if isinstance(flat, list)
+            for index in range(0, len(flat), 2)
+        }
+        return [replace(one, deliveries=counts.get((one.stream, one.entry_id), 1)) for one in again]
 
     def _command(self, chunk: Sequence[str], count: int) -> tuple[Any, ...]:
         cursors = [self._cursors.get(stream, _BACKLOG) for stream in chunk]
@@ -177,17 +246,18 @@ class Streams:
             "XREADGROUP", "GROUP", names.GROUP, self._consumer, "COUNT", count, "STREAMS", *chunk, *cursors,
         )  # fmt: skip
 
-    def _take(self, reply: Iterable[Any], count: int) -> list[Entry]:
-        taken: list[Entry] = []
+    def _take(self, reply: Iterable[Any], count: int, new: list[Entry], again: list[Entry]) -> None:
+        """Sort an answer's frames into those that are new and those of our backlog."""
         for key, items in reply:
             stream = key.decode("utf-8", "replace")
+            is_backlog = self._cursors.get(stream, _BACKLOG) != _NEW
+            taken = again if is_backlog else new
             for entry_id, pairs in items:
                 taken.append(Entry(stream, entry_id.decode(), _fields(pairs)))
-            if self._cursors.get(stream, _BACKLOG) != _NEW:
+            if is_backlog:
                 # An answer shorter than asked for is the end of the backlog.
                 self._cursors[stream] = items[-1][0].decode() if len(items) >= count else _NEW
                 self._unsettled = True
-        return taken
 
     def _learn(self, entries: list[Entry], chunks: list[Sequence[str]], count: int) -> None:
         largest = max((entry.size for entry in entries), default=0)

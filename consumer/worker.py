@@ -7,6 +7,7 @@ Invariants:
 - When a service fails, what is in hand is forgotten, not lost: it is pending in Redis and is read again. Writing it a
   second time changes nothing.
 - The loop ends only when told to. It never ends because a service is away.
+- A frame that has been delivered often is processed alone (`suspects`), after the batch: others are not held up by it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from provd.consumer.chores import Chores
 from provd.consumer.claims import Claims, Renewal
 from provd.consumer.fallback import Fallback
 from provd.consumer.outage import Outage
-from provd.consumer.progress import Tally
+from provd.consumer.progress import REDIS, STORE, Tally
+from provd.consumer.returning import Returning
 from provd.consumer.streams import Entry, Streams
+from provd.consumer.suspects import NotOurs, Suspects, is_suspect
 from provd.store.interface import Store, Written
 
 log = logging.getLogger("provd.consumer")
@@ -34,6 +37,15 @@ log = logging.getLogger("provd.consumer")
 #: Shortest and longest wait, in seconds, between two looks at streams that had nothing.
 _SHORT_WAIT_S = 0.02
 _LONG_WAIT_S = 0.2
+
+#: Frames of a later schema that are put aside at a time.
+_NEWER_FRAMES = 1000
+
+#: Streams that are remembered as warned of.
+_WARNED_STREAMS = 1000
+
+#: While live frames flow, a slice of the own spool is this much smaller than a batch.
+_SLICES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,8 @@ class Worker:
         claims: Claims,
         renewal: Renewal,
         fallback: Fallback,
+        returning: Returning,
+        suspects: Suspects,
         tally: Tally,
         limits: Limits,
         chores: Chores,
@@ -68,10 +82,13 @@ class Worker:
         self._claims = claims
         self._renewal = renewal
         self._fallback = fallback
+        self._returning = returning
+        self._suspects = suspects
         self._tally = tally
         self._limits = limits
         self._chores = chores
         self._in_hand: deque[Entry] = deque()
+        self._suspected: deque[Entry] = deque()
         self._ready = False
         self._warned_streams: set[str] = set()
         self._policy_seen = ""
@@ -91,7 +108,7 @@ class Worker:
         idle_rounds = 0
         while not stop.is_set():
             try:
-                idle_rounds = 0 if self.step(stop) else idle_rounds + 1
+                idle_rounds = 0 if self.step(stop) or self._bring_back() else idle_rounds + 1
                 self._chores.tell()
                 self._chores.do()
                 if idle_rounds and not goes_on():
@@ -106,20 +123,53 @@ class Worker:
         self._end()
 
     def step(self, stop: threading.Event) -> bool:
-        """Take one batch from the streams to the store; says whether there was one."""
-        batch = self._read(stop)
+        """Take one batch from the streams to the store, then what must go alone; says whether there was anything."""
+        busy = self._through(self._read(stop))
+        return self._alone() or busy
+
+    def _through(self, batch: Batch) -> bool:
         written = self._write(batch)
         self._keep_books(batch, written)
         self._acknowledge(batch)
         return self._report(batch, written)
 
+    def _alone(self) -> bool:
+        """Take one frame that may be poison to where it belongs."""
+        if not self._suspected:
+            return False
+        entry = self._suspected.popleft()
+        self._store.ping()
+        try:
+            with self._suspects.under_watch(entry) as sentence:
+                batch = Batch()
+                if sentence is None:
+                    self._add(batch, entry)
+                else:
+                    batch.condemn(entry, sentence)
+                self._through(batch)
+        except NotOurs:
+            log.info("a frame went to another consumer: stream=%s entry=%s", entry.stream, entry.entry_id)
+        return True
+
+    def _bring_back(self) -> bool:
+        """Take a slice of the own spool to the store; says whether there was one."""
+        share = _SLICES if self._in_hand else 1
+        if not self._returning.step(max(1, self._limits.messages // share)):
+            return False
+        self._store_outage.over()
+        return True
+
     # --- the five lines ---------------------------------------------------------------------------------------
 
     def _read(self, stop: threading.Event) -> Batch:
-        self._prepare(stop)
+        self._prepare()
         batch = Batch()
         deadline = 0.0
-        while len(batch.messages) < self._limits.messages and batch.size < self._limits.bytes:
+        while (
+            len(batch.messages) < self._limits.messages
+            and batch.size < self._limits.bytes
+            and len(batch.newer) < _NEWER_FRAMES
+        ):
             if not self._in_hand:
                 self._fill()
             if self._in_hand:
@@ -130,11 +180,11 @@ class Worker:
         return batch
 
     def _write(self, batch: Batch) -> Written:
-        self._renewal.hold([*batch.entries, *self._in_hand])
+        self._renewal.hold([*batch.entries, *self._in_hand, *self._suspected])
         if not batch.messages:
             return Written(0, 0)
         started = clock.monotonic()
-        written = self._store.write(batch.messages, received_at=clock.now_ms())
+        written = self._store.write(batch.messages, received_at=self._chores.now_ms())
         self._tally.add(batches=1, write_s=clock.monotonic() - started)
         self._store_outage.over()
         return written
@@ -144,11 +194,14 @@ class Worker:
         if batch.quarantined:
             self._store.add_quarantined(batch.quarantined)
         if batch.messages:
-            self._store.add_stored(ledger(batch.messages, written.refused))
+            entries = ledger(batch.messages, written.refused)
+            self._store.add_stored(entries)
+            self._chores.note_ledger(entries)
 
     def _acknowledge(self, batch: Batch) -> None:
-        self._streams.acknowledge(batch.entries)
-        self._renewal.hold(self._in_hand)
+        self._streams.acknowledge(batch.entries, batch.receipts)
+        self._streams.put_aside(batch.newer)
+        self._renewal.hold([*self._in_hand, *self._suspected])
 
     def _report(self, batch: Batch, written: Written) -> bool:
         quarantined = sum(affected(item) for item in batch.quarantined)
@@ -162,23 +215,26 @@ class Worker:
         )
         if batch.quarantined:
             log.warning("quarantined: messages=%d reason=%s", quarantined, batch.quarantined[0].reason)
-        return bool(batch.entries)
+        return bool(batch.entries or batch.newer)
 
     # --- reading ----------------------------------------------------------------------------------------------
 
-    def _prepare(self, stop: threading.Event) -> None:
+    def _prepare(self) -> None:
         """Before the first frame, and after the store was away: nothing new is read until this has gone well."""
         if self._ready:
             return
         self._check_policy()
         for name in self._store.migrate():
             log.info("store migrated: migration=%s", name)
-        try:
-            report = self._fallback.bring_back(self._store, stop)
-            self._tally.add(received=report.messages, stored=report.stored, duplicates=report.duplicates)
-        except SpoolError as error:
-            log.warning("own spool cannot be brought back: %s", error)
+        self._seal()
+        self._returning.look()
         self._ready = True
+
+    def _seal(self) -> None:
+        try:
+            self._fallback.close()
+        except SpoolError as error:
+            log.warning("own spool cannot be closed: %s", error)
 
     def _check_policy(self) -> None:
         policy = self._broker.memory().policy
@@ -192,17 +248,23 @@ class Worker:
         self._policy_seen = policy
 
     def _fill(self) -> None:
-        self._claims.look()
-        self._in_hand.extend(self._streams.read())
+        if not self._suspected:
+            self._claims.look()
+        for entry in self._streams.read():
+            (self._suspected if is_suspect(entry) else self._in_hand).append(entry)
 
     def _add(self, batch: Batch, entry: Entry) -> None:
+        known = len(batch.newer)
         batch.add(entry)
-        if batch.newer and entry.stream not in self._warned_streams:
+        if len(batch.newer) > known and entry.stream not in self._warned_streams:
+            if len(self._warned_streams) >= _WARNED_STREAMS:
+                self._warned_streams.clear()
             self._warned_streams.add(entry.stream)
             log.error(
-                "frames of a later schema stay in Redis, upgrade this consumer: stream=%s", entry.stream
+                "frames of a later schema stay in Redis, upgrade this consumer: stream=%s schema=%d",
+                entry.stream,
+                batch.newer[-1][1],
             )
-        batch.newer.clear()
 
     # --- trouble ----------------------------------------------------------------------------------------------
 
@@ -210,12 +272,17 @@ class Worker:
         self._forget()
         self._ready = False
         self._tally.say(f"waiting for the store, {error}")
+        self._tally.lose(STORE)
         self._store_outage.wait(error, stop, probe=self._store.ping, each=lambda: self._meanwhile(stop))
+        self._claims.hold_off()
 
     def _wait_for_broker(self, error: ProvdError, stop: threading.Event) -> None:
         self._forget()
         self._tally.say(f"waiting for Redis, {error}")
+        self._tally.lose(REDIS)
+        self._chores.lapse()
         self._broker_outage.wait(error, stop, probe=self._broker.ping, each=self._chores.tell)
+        self._claims.hold_off()
 
     def _meanwhile(self, stop: threading.Event) -> None:
         """The store is away: leave frames in Redis as long as it has room, then spool."""
@@ -225,7 +292,9 @@ class Worker:
                 entries = self._streams.read()
                 if not entries:
                     break
-                self._tally.add(spooled=self._fallback.take(entries))
+                self._spool([entry for entry in entries if not is_suspect(entry)])
+                for entry in filter(is_suspect, entries):
+                    self._spool_alone(entry)
                 self._chores.tell()
         except BrokerUnavailable as error:
             log.warning("Redis does not answer either: %s", error)
@@ -234,15 +303,31 @@ class Worker:
         finally:
             self._streams.rewind()
 
+    def _spool(self, entries: list[Entry], *, condemned: str | None = None) -> None:
+        batch, spooled = self._fallback.take(
+            entries, held_bytes=self._returning.held_bytes, condemned=condemned
+        )
+        self._streams.put_aside(batch.newer)
+        pieces = sum(map(affected, batch.quarantined))
+        self._tally.add(received=spooled + pieces, spooled=spooled + pieces)
+
+    def _spool_alone(self, entry: Entry) -> None:
+        try:
+            with self._suspects.under_watch(entry) as sentence:
+                self._spool([entry], condemned=sentence)
+        except NotOurs:
+            log.info("a frame went to another consumer: stream=%s entry=%s", entry.stream, entry.entry_id)
+
     def _forget(self) -> None:
         """What is in hand stays pending in Redis, and is read again when all is well."""
         self._in_hand.clear()
+        self._suspected.clear()
         self._renewal.hold(())
         self._streams.rewind()
 
     def _end(self) -> None:
         """Leave things so that others can go on. What fails here is redone by whoever comes next."""
-        in_hand = tuple(self._in_hand)
+        in_hand = (*self._in_hand, *self._suspected)
         self._forget()
         for last_duty in (self._fallback.close, lambda: self._claims.release(in_hand), self._last_chores):
             try:

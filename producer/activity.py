@@ -18,6 +18,7 @@ from provd.producer.context import current_task
 from provd.producer.interrupts import pass_on
 from provd.producer.outcome import outcome_of
 from provd.producer.process import producer
+from provd.producer.rules import current_rules
 from provd.producer.signature import Signature
 from provd.producer.warning import warn_once
 from provd.producer.workflow import current_workflow
@@ -277,7 +278,7 @@ def _fixed(name: str, options: Options) -> Record:
         "custom_metadata": convert(dict(options.metadata)) if options.metadata else None,
         "agent_id": text_or_none(options.agent_id),
     }
-    return {key: value for key, value in fixed.items() if value is not None}
+    return current_rules().secrets.fields({key: value for key, value in fixed.items() if value is not None})
 
 
 def _names(outputs: Outputs | None) -> tuple[str, ...] | None:

@@ -1,8 +1,8 @@
 """The producer's side of Redis: send a frame, make a stream, beat.
 
 Only the sender's thread and `provd replay` use this module, and only here does the producer import `redis` (140 ms).
-The client never retries by itself and never waits longer than the connect timeout: what to do instead is the
-sender's decision.
+The client never retries by itself and never waits longer than the connect timeout, neither does the search for the
+master: what to do instead is the sender's decision.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from provd.common import clock, names
+from provd.common.advice import advised
+from provd.common.broker_nodes import Nodes
+from provd.common.broker_url import BrokerKind, parse_broker_url
 from provd.common.errors import BrokerUnavailable
 from provd.common.names import WorkflowKeys
-from provd.common.settings import mask_url
+from provd.common.passwords import hide, mask_url
+from provd.common.ranges import Ranges
 from provd.common.wire import pack
 
 if TYPE_CHECKING:
@@ -46,6 +50,9 @@ return 1
 #: What `redis` imports that has something done before and after a fork. Imported by the sender's thread, at the moment
 #: of a fork, only the second half of it would be done.
 _FORK_MINDED = ("logging", "concurrent.futures.thread")
+
+#: What the first look-up of a host, and the first connection, would import.
+_FIRST_USE = ("encodings.idna", "secrets", "email.parser")
 
 #: Seconds that a fork waits for the import; it takes longer only where it waits for a lock of the forking thread.
 _IMPORT_WAIT_S = 5.0
@@ -101,7 +108,8 @@ def import_redis() -> Any:
     could no longer join the threads of an executor. Nobody starts an executor here.
     """
     with _importing:
-        import_module("encodings.idna")  # what the first look-up of a host would import
+        for name in _FIRST_USE:
+            import_module(name)
         return _import_redis()
 
 
@@ -119,7 +127,11 @@ def _import_redis() -> Any:
 
 
 class Broker:
-    """A connection to Redis. Every method raises `BrokerUnavailable`; what was asked may then have happened."""
+    """A connection to Redis: one server, the master that Sentinels name, or the masters of a Cluster.
+
+    Every method raises `BrokerUnavailable`; what was asked may then have happened. After that, a fresh `Broker` finds
+    out anew who is master.
+    """
 
     def __init__(self, url: str, *, namespace: str, buckets: int, timeout_s: float) -> None:
         """Connects on first use. `buckets` is used only if this Redis has no count yet."""
@@ -128,52 +140,100 @@ class Broker:
         from redis.retry import Retry
 
         self.url = mask_url(url)
+        self._raw_url = url
         self._namespace = namespace
         self._wanted_buckets = buckets
         self._buckets = 0
         self._clock_offset = 0
+        self._generation = ""
+        self._reconnected = False
         # The builtin ones: an option in the URL that the client does not take, an answer of a type it did not expect.
         self._errors = (redis.RedisError, OSError, ValueError, TypeError, AttributeError, LookupError)
-        with self._translated():
-            self._redis: Any = redis.Redis.from_url(
+
+        def connect(url: str, patience_s: float | None) -> Any:
+            return redis.Redis.from_url(
                 url,
-                socket_connect_timeout=timeout_s,
-                socket_timeout=timeout_s,
+                protocol=2,
+                socket_connect_timeout=patience_s or timeout_s,
+                socket_timeout=patience_s or timeout_s,
                 retry=Retry(NoBackoff(), 0),
                 health_check_interval=0,
                 single_connection_client=False,
+                redis_connect_func=self._on_connect,
             )
+
+        with self._translated():
+            self._nodes = Nodes(
+                parse_broker_url(url), connect, shown=self.url, patience_s=timeout_s, errors=self._errors
+            )
+
+    def _on_connect(self, connection: Any) -> None:
+        self._reconnected = self._nodes.on_connect(connection) or self._reconnected
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except BrokerUnavailable:
+            raise
         except self._errors as error:
-            raise BrokerUnavailable(
-                self.url, mask_url(" ".join(str(error).split()).rstrip(".")) or type(error).__name__
-            ) from error
+            reason = advised(hide(" ".join(str(error).split()).rstrip("."), self._raw_url), self.url)
+            raise BrokerUnavailable(self.url, reason or type(error).__name__) from error
 
     def open(self) -> None:
-        """Connect, learn the bucket count and how far the two clocks are apart."""
-        if self._buckets:
+        """Connect, learn the bucket count, the generation, and how far the two clocks are apart.
+
+        Called before each use: when the client has connected again by itself, all is learned anew.
+        """
+        if self._buckets and not self._reconnected:
             return
+        self._reconnected = False
         key = names.buckets_key(self._namespace)
         with self._translated():
-            found = self._redis.get(key)
+            client = self._client_of(key)
+            found = client.get(key)
             if found is None:
-                self._redis.set(key, self._wanted_buckets, nx=True)
-                found = self._redis.get(key)
-            seconds, microseconds = self._redis.time()
+                client.set(key, self._wanted_buckets, nx=True)
+                found = client.get(key)
+            seconds, microseconds = client.time()
             self._clock_offset = seconds * 1000 + microseconds // 1000 - clock.now_ms()
+            self._generation = self._ask_generation(client)
             buckets = int(found)
             if buckets < 1:
                 raise ValueError(f"{key} is {buckets}: it holds the bucket count")
             self._buckets = buckets
 
+    def _client_of(self, key: str) -> Any:
+        return self._nodes.masters().of(key).client
+
+    def _ask_generation(self, client: Any) -> str:
+        if self._nodes.address.kind is BrokerKind.CLUSTER:
+            return f"cluster-{os.urandom(8).hex()}"  # any of its servers may have been another before
+        facts = {**client.info("server"), **client.info("replication")}
+        return f"{facts['run_id']}-{facts['master_replid']}"
+
     @property
     def clock_offset(self) -> int:
         """Milliseconds that Redis' clock is ahead of ours."""
         return self._clock_offset
+
+    @property
+    def generation(self) -> str:
+        """Which life of Redis this is, after `open`. While it stays the same, Redis has lost nothing of what it
+        acknowledged; when it differs from an earlier one, also of an earlier `Broker`, Redis may have.
+        """
+        return self._generation
+
+    def stored(self, keys: WorkflowKeys, producer_id: str) -> Ranges:
+        """The receipts of a producer: its sequence numbers that the store holds."""
+        with self._translated():
+            text = self._client_of(keys.stored).hget(keys.stored, producer_id)
+        return Ranges.parse(text.decode("ascii", "replace")) if text else Ranges()
+
+    def has_stream(self, keys: WorkflowKeys) -> bool:
+        """Whether a workflow has its stream: it has none before its first frame, and after it was retired."""
+        with self._translated():
+            return bool(self._client_of(keys.stream).exists(keys.stream))
 
     def keys_of(self, workflow_id: str, campaign_id: str | None) -> WorkflowKeys:
         """The keys of a workflow, after `open`."""
@@ -188,27 +248,51 @@ class Broker:
             if not missing:
                 return
             for one in {keys[index] for index in missing}:
-                self._redis.eval(_CREATE, 2, one.registry, one.stream, names.GROUP)
+                self._client_of(one.stream).eval(_CREATE, 2, one.registry, one.stream, names.GROUP)
             again = self._add([frames[index] for index in missing], [keys[index] for index in missing])
         if None in again:
             raise BrokerUnavailable(self.url, "a stream vanished while it was written to")
 
     def _add(self, frames: Sequence[CutFrame], keys: Sequence[WorkflowKeys]) -> list[Any]:
-        with self._redis.pipeline(transaction=False) as pipe:
-            for frame, key in zip(frames, keys):
-                pipe.execute_command(
-                    "XADD", key.stream, "NOMKSTREAM", "*",
-                    names.HEADER_FIELD, frame.header_field, names.BODY_FIELD, frame.body_field,
-                )  # fmt: skip
-            return list(pipe.execute())
+        return self._pipelined(
+            [
+                (
+                    key.stream,
+                    (
+                        "XADD", key.stream, "NOMKSTREAM", "*",
+                        names.HEADER_FIELD, frame.header_field, names.BODY_FIELD, frame.body_field,
+                    ),
+                )
+                for frame, key in zip(frames, keys)
+            ]
+        )  # fmt: skip
+
+    def _pipelined(self, commands: Sequence[tuple[str, tuple[Any, ...]]]) -> list[Any]:
+        """Send commands, given with their keys, in one go to each server; the first error reply is raised."""
+        masters = self._nodes.masters()
+        by_server: dict[str, list[int]] = {}
+        for index, (key, _) in enumerate(commands):
+            by_server.setdefault(masters.of(key).name, []).append(index)
+        replies: list[Any] = [None] * len(commands)
+        for indexes in by_server.values():
+            with masters.of(commands[indexes[0]][0]).client.pipeline(transaction=False) as pipe:
+                for index in indexes:
+                    pipe.execute_command(*commands[index][1])
+                for index, reply in zip(indexes, pipe.execute()):
+                    replies[index] = reply
+        return replies
 
     def beat(self, channels: Sequence[Channel]) -> None:
         """Leave a sign of life for each channel."""
-        with self._translated(), self._redis.pipeline(transaction=False) as pipe:
-            for channel in channels:
-                keys = self.keys_of(channel.workflow_id, channel.campaign_id)
-                pipe.eval(_BEAT, 2, keys.stream, keys.beats, channel.producer_id, self._beat_of(channel))
-            pipe.execute()
+        commands = []
+        for channel in channels:
+            keys = self.keys_of(channel.workflow_id, channel.campaign_id)
+            beat = self._beat_of(channel)
+            commands.append(
+                (keys.stream, ("EVAL", _BEAT, 2, keys.stream, keys.beats, channel.producer_id, beat))
+            )
+        with self._translated():
+            self._pipelined(commands)
 
     def _beat_of(self, channel: Channel) -> bytes:
         return pack(
@@ -219,10 +303,11 @@ class Broker:
                 "ended": channel.tasks_ended,
                 "spooled": [list(span) for span in channel.spooled],
                 "dropped": [list(span) for span in channel.dropped],
+                "dropped_reasons": dict(channel.dropped_reasons),
             }
         )
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         with self._translated():
-            self._redis.close()
+            self._nodes.close()

@@ -11,11 +11,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from provd.common import clock
@@ -85,18 +85,30 @@ LightRow: TypeAlias = tuple[
 class Channel:
     """The messages of this process about one workflow."""
 
+    #: Whether what is said is on disk when it has been said.
+    is_durable = False
+
     def __init__(
-        self, workflow_id: str, campaign_id: str | None, producer_id: str, identity: Identity, limits: Limits
+        self,
+        workflow_id: str,
+        campaign_id: str | None,
+        producer_id: str,
+        identity: Identity,
+        limits: Limits,
+        counter: Iterator[int],
     ) -> None:
+        """`counter` numbers the tasks of a producer, over all its channels: their ids must never meet."""
         self.workflow_id = workflow_id
         self.campaign_id = campaign_id
         #: Groups of readings that tasks take unless they say otherwise.
         self.telemetry: tuple[str, ...] = ()
+        #: Whether the sender has let go of it: the next statement has to bring it back.
+        self.rests = False
         self._identity = identity
         self._limits = limits
-        self.reset(producer_id)
+        self.reset(producer_id, counter)
 
-    def reset(self, producer_id: str) -> None:
+    def reset(self, producer_id: str, counter: Iterator[int]) -> None:
         """Start afresh as another producer: at birth, and in the child after a fork."""
         self.producer_id = producer_id
         self.entries: deque[TaskEntry] = deque()
@@ -105,11 +117,19 @@ class Channel:
         #: Loop iterations that an exception has left, until it is known which.
         self.withheld: list[Pending] = []
         self.packed_bytes = 0
-        self.spooled = Ranges()
+        #: Numbers that are on disk and not in Redis.
+        self.owed = Ranges()
+        #: Numbers that the disk has refused, of a channel that is durable: they are in memory, and then in Redis.
+        self.unwritten = Ranges()
+        #: Numbers that neither Redis nor the disk took.
         self.dropped = Ranges()
+        #: Why, and how many.
+        self.dropped_reasons: dict[str, int] = {}
+        #: Numbers that the store has confirmed, as far as this process asks.
+        self.receipts = Ranges()
         #: Milliseconds that Redis' clock is ahead of ours, once known.
         self.clock_offset: int | None = None
-        self._counter = itertools.count(1)
+        self._counter = counter
         self._statements: deque[tuple[Shape, Record]] = deque()
         # Re-entrant: a signal handler of the program may interrupt its own thread between any two steps of a cut.
         self._lock = threading.RLock()
@@ -127,6 +147,8 @@ class Channel:
         self._tasks_ended = 0
         self._greeted = False
         self._goodbye: Outcome | None = None
+        #: How often this process is in the workflow.
+        self._joined = 0
         self._owes_goodbye = False
 
     # --- the call path ---
@@ -243,9 +265,11 @@ class Channel:
         """Say goodbye after what has been said so far."""
         self._goodbye = outcome
         self._owes_goodbye = True
+        self._joined = max(0, self._joined - 1)
 
     def reopen(self) -> None:
-        """Take the goodbye back: this process joins the workflow again."""
+        """Take the goodbye back: this process joins the workflow, once more."""
+        self._joined += 1
         self._goodbye = None
         self._owes_goodbye = False
 
@@ -256,15 +280,35 @@ class Channel:
 
     # --- what the sender asks ---
 
+    def drop(self, lost: Ranges, reason: str) -> None:
+        """Count messages as dropped."""
+        fresh = len(lost.minus(self.dropped))
+        if fresh:
+            self.dropped = self.dropped.union(lost)
+            self.dropped_reasons[reason] = self.dropped_reasons.get(reason, 0) + fresh
+
     @property
     def has_news(self) -> bool:
         """Whether there is something to cut."""
+        return self.has_statements
+
+    @property
+    def has_statements(self) -> bool:
+        """Whether something has been said that has no number yet."""
         return bool(
             self.entries
             or self.light
             or self._statements
             or self.withheld
             or (self._owes_goodbye and self._greeted)
+        )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all has been said, as far as can be known, and nothing waits: not here, and not on disk."""
+        return self.is_closed and not (
+            self._joined
+            or self.has_news or self.open or self.withheld or self.owed or self.awaits_receipts
         )
 
     @property
@@ -276,6 +320,20 @@ class Channel:
     def sent(self) -> int:
         """The last seq given out."""
         return self._next_seq - 1
+
+    @property
+    def spooled(self) -> Ranges:
+        """The numbers that the books show as spooled."""
+        return self.owed
+
+    @property
+    def awaits_receipts(self) -> bool:
+        """Whether the store is still to confirm something that is on disk."""
+        return False
+
+    def needs(self, numbers: Ranges) -> bool:
+        """Whether any of these must stay on disk."""
+        return bool(numbers.common(self.owed))
 
     @property
     def tasks_ended(self) -> int:
@@ -302,14 +360,21 @@ class Channel:
 
     def _cut(self) -> list[CutFrame]:
         overdue = self._overdue()
-        if not overdue and not self.has_news:
+        if not overdue and not self.has_statements:
             return []
         framer = Framer(self._origin, self._limits, self._next_seq)
+        self._fill(framer, overdue)
+        self._next_seq = framer.next_seq
+        return framer.finish()
+
+    def _fill(self, framer: Framer, overdue: list[TaskEntry]) -> None:
+        """Number all that has been said. What is taken from us is in the frame before."""
         if not self._greeted:
-            self._greeted = True
             framer.add_statement(_PRODUCER_SHAPE, self._about_producer(Status.RUNNING))
+            self._greeted = True
         while self._statements:
-            framer.add_statement(*self._statements.popleft())
+            framer.add_statement(*self._statements[0])
+            self._statements.popleft()
         for entry in overdue:
             entry.announced = True
             framer.add_announcement(entry)
@@ -318,8 +383,6 @@ class Channel:
         if self._goodbye is not None:
             framer.add_statement(_PRODUCER_SHAPE, self._closing_record(framer.next_seq, self._goodbye))
             self._owes_goodbye = False
-        self._next_seq = framer.next_seq
-        return framer.finish()
 
     def _cut_entries(self, framer: Framer) -> None:
         self.packed_bytes = 0
@@ -360,6 +423,7 @@ class Channel:
         record["tasks_started"] = self.tasks_started
         if self.dropped:
             record["dropped"] = [list(span) for span in self.dropped]
+            record["dropped_reasons"] = dict(self.dropped_reasons)
         if self.clock_offset is not None:
             record["clock_offset"] = self.clock_offset
         return record

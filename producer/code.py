@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from provd.common.settings import mask_url
+from provd.common.passwords import mask_url
 from provd.producer.rules import current_rules
 
 #: Scripts larger than this are not read for their checksum.

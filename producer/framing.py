@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,23 +66,43 @@ _ROW_OF_9 = b"\x99"
 _RUNNING = RANKS[Status.RUNNING.value]
 
 
-class Framer:
-    """Builds the frames of one cut. Lives under the channel's lock."""
+class _OpenFrame:
+    """A frame that still grows. One object, so that the next one takes its place in a single step."""
 
-    def __init__(self, origin: Origin, limits: Limits, first_seq: int) -> None:
+    __slots__ = ("first_seq", "rows", "shapes", "size")
+
+    def __init__(self, first_seq: int) -> None:
+        self.first_seq = first_seq
+        self.rows: list[bytes] = []
+        self.shapes: dict[int, tuple[int, Shape]] = {}
+        self.size = 0
+
+
+class Framer:
+    """Builds frames. Lives under its channel's lock, or under that of the journal."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        limits: Limits,
+        first_seq: int,
+        *,
+        receipt: bool = False,
+        pack: Callable[[Any], bytes] | None = None,
+    ) -> None:
+        """`receipt`: the frames ask the store to confirm them. `pack` is a packer's, by default one of its own."""
         self.frames: list[CutFrame] = []
-        self.next_seq = first_seq
         self._origin = origin
         self._limits = limits
+        self._receipt = receipt
         self._rules = current_rules()
-        self._pack = wire.new_packer().pack
-        self._start()
+        self._pack = pack or wire.new_packer().pack
+        self._frame = _OpenFrame(first_seq)
 
-    def _start(self) -> None:
-        self._first_seq = self.next_seq
-        self._shapes: dict[int, tuple[int, Shape]] = {}
-        self._rows: list[bytes] = []
-        self._size = 0
+    @property
+    def next_seq(self) -> int:
+        """The number that the next message gets."""
+        return self._frame.first_seq + len(self._frame.rows)
 
     def add_statement(self, shape: Shape, record: Record) -> None:
         """Add a message about something other than a task."""
@@ -132,7 +153,7 @@ class Framer:
         if extra is None and type(used) is tuple and type(generated) is not bytes:
             row = pack((*head, used, generated))
             if len(row) + len(shape.packed) <= rules.text_max:
-                self._add(row)
+                self._add_plain(row, (*head, used, generated), shape)
                 return
         parts = [self._packed(used)] + ([] if generated is None else [self._packed(generated)])
         fields = None if extra is None else pack(rules.secrets.fields(extra))
@@ -148,6 +169,10 @@ class Framer:
         if fields is not None:
             pieces.append(fields)
         self._add(b"".join(pieces))
+
+    def _add_plain(self, row: bytes, values: tuple[Any, ...], shape: Shape) -> None:  # noqa: ARG002
+        """Add a task's row of plain values, given also as what it was packed from."""
+        self._add(row)
 
     def _packed(self, values: Frozen) -> bytes:
         if isinstance(values, bytes):
@@ -170,7 +195,7 @@ class Framer:
 
     def finish(self) -> list[CutFrame]:
         """Close the last frame and return them all."""
-        if self._rows:
+        if self._frame.rows:
             self._close()
         return self.frames
 
@@ -183,21 +208,22 @@ class Framer:
         return task_id(parent.producer_id, parent.counter)
 
     def _number(self, shape: Shape) -> int:
-        known = self._shapes.get(id(shape))
+        frame = self._frame
+        known = frame.shapes.get(id(shape))
         if known is None:
-            known = self._shapes[id(shape)] = (len(self._shapes), shape)
-            self._size += len(shape.packed)
+            known = frame.shapes[id(shape)] = (len(frame.shapes), shape)
+            frame.size += len(shape.packed)
         return known[0]
 
     def _add(self, row: bytes) -> None:
-        self._rows.append(row)
-        self._size += len(row)
-        self.next_seq += 1
-        if len(self._rows) >= self._limits.messages or self._size >= self._limits.size:
+        frame = self._frame
+        frame.rows.append(row)
+        frame.size += len(row)
+        if len(frame.rows) >= self._limits.messages or frame.size >= self._limits.size:
             self._close()
 
     def _close(self) -> None:
-        origin = self._origin
+        origin, frame = self._origin, self._frame
         header = Header(
             origin.producer_id,
             origin.workflow_id,
@@ -205,12 +231,13 @@ class Framer:
             origin.hostname,
             origin.pid,
             origin.rank,
-            self._first_seq,
-            len(self._rows),
+            frame.first_seq,
+            len(frame.rows),
+            self._receipt,
         )
-        body = wire.encode_body((shape for _, shape in self._shapes.values()), self._rows)
+        body = wire.encode_body((shape for _, shape in frame.shapes.values()), frame.rows)
         self.frames.append(CutFrame(header, wire.encode_header(header), body))
-        self._start()
+        self._frame = _OpenFrame(self.next_seq)
 
 
 def _ms(entry: TaskEntry) -> int:

@@ -4,6 +4,7 @@
 |------------------------------------------|-----------|
 | nothing, `SystemExit(0)`, `GeneratorExit`| FINISHED  |
 | `KeyboardInterrupt`, `CancelledError`    | CANCELLED |
+| `Terminated`                             | CANCELLED |
 | anything else                            | ERROR     |
 """
 
@@ -27,6 +28,10 @@ FRAMES_MAX = 64
 
 #: Frames of ours at the head of a traceback say nothing about the user's error.
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
+
+
+class Terminated(BaseException):
+    """SIGTERM, as that by which a process ends. Never raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ def outcome_of(error: BaseException | None) -> Outcome:
         if error.code is None or error.code == 0:
             return FINISHED
         return Outcome(Status.ERROR, _head(f"SystemExit: {_text_of(error.code)}"))
+    if isinstance(error, Terminated):
+        return Outcome(Status.CANCELLED, "ended by SIGTERM")
     if isinstance(error, KeyboardInterrupt) or _is_cancellation(error):
         return Outcome(Status.CANCELLED, type(error).__name__)
     return Outcome(Status.ERROR, _message_of(error), _traceback_of(error))

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import sys
 import threading
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from provd.common import ids
 from provd.common.settings import Settings, load_leniently
@@ -26,7 +28,9 @@ from provd.producer.code import read_code
 from provd.producer.environment import read_environment
 from provd.producer.framing import Limits
 from provd.producer.identity import Identity, read_identity
-from provd.producer.outcome import outcome_of
+from provd.producer.journal import Journal
+from provd.producer.marks import Marks
+from provd.producer.outcome import Terminated, outcome_of
 from provd.producer.rules import use_rules
 from provd.producer.sender import Sender
 from provd.producer.warning import warn_once
@@ -34,6 +38,7 @@ from provd.producer.warning import warn_once
 if TYPE_CHECKING:
     from provd.common.spool import SpoolWriter
     from provd.producer.sampler import Sampler
+    from provd.producer.termination import Termination
 
 #: `multiprocessing` runs finalizers of higher priority first; ours follows those of queues and managers.
 _FINALIZE_PRIORITY = -100
@@ -48,11 +53,17 @@ class Producer:
         use_rules(self.settings)
         self.identity: Identity = read_identity()
         self.id = ids.new_producer_id()
+        #: Numbers the tasks of this producer, whatever their workflow.
+        self._tasks = itertools.count(1)
         self._channels: dict[str, Channel] = {}
+        #: Channels of ended workflows that somebody still holds, and marks of all that were let go of.
+        self._resting: WeakValueDictionary[str, Channel] = WeakValueDictionary()
+        self._ended = Marks()
         self._lock = threading.RLock()  # a signal handler may interrupt its holder
         self._sender: Sender | None = None
         self._closed: Sender | None = None
         self._sampler: Sampler | None = None
+        self._journal: Journal | None = None
         #: Called with the error the process ends with, if any, before goodbye: workflows that are still open.
         self.at_close: list[Callable[[BaseException | None], None]] = []
 
@@ -71,13 +82,64 @@ class Producer:
         with self._lock:
             channel = self._channels.get(workflow_id)
             if channel is None:
-                limits = Limits(self.settings.frame_messages, self.settings.frame_bytes)
-                channel = Channel(workflow_id, campaign_id, self.id, self.identity, limits)
-                channel.telemetry = self.settings.telemetry_groups
-                self._channels[workflow_id] = channel
-                if self._sender is not None:
-                    self._sender.add(channel)
+                channel = self._resting.get(workflow_id) or self._new_channel(workflow_id, campaign_id)
+                self._take_on(channel)
             return channel
+
+    def _take_on(self, channel: Channel) -> None:
+        """Send for a channel, a new one or one that was let go of."""
+        with self._lock:
+            channel.rests = False
+            self._channels[channel.workflow_id] = channel
+            if self._sender is not None:
+                self._sender.add(channel)
+
+    def _rest(self, channel: Channel) -> bool:
+        """Let go of a channel, unless it has something to say after all. Called by the sender's thread."""
+        with self._lock:
+            channel.rests = True  # first: who says something from here on brings it back
+            if not channel.is_settled:
+                channel.rests = False
+                return False
+            self._ended.add(channel.workflow_id)
+            if self._channels.get(channel.workflow_id) is channel:
+                del self._channels[channel.workflow_id]
+                self._resting[channel.workflow_id] = channel
+            return True
+
+    def _new_channel(self, workflow_id: str, campaign_id: str | None) -> Channel:
+        limits = Limits(self.settings.frame_messages, self.settings.frame_bytes)
+        # Where it may have had a channel that is gone, nobody knows its last number: to the books it is a new producer.
+        producer_id = ids.new_producer_id() if workflow_id in self._ended else self.id
+        if self.settings.durability == "disk":
+            from provd.producer.durable import DurableChannel
+
+            channel: Channel = DurableChannel(
+                workflow_id,
+                campaign_id,
+                producer_id,
+                self.identity,
+                limits,
+                self._tasks,
+                lambda: self.journal,
+            )
+        else:
+            channel = Channel(workflow_id, campaign_id, producer_id, self.identity, limits, self._tasks)
+        channel.telemetry = self.settings.telemetry_groups
+        return channel
+
+    @property
+    def journal(self) -> Journal:
+        """What this process has on disk; nothing is touched before there is something to write."""
+        if self._journal is None:
+            with self._lock:
+                self._journal = self._journal or Journal(self._open_spool())
+        return self._journal
+
+    @property
+    def has_sender(self) -> bool:
+        """Whether this process has said anything since its last goodbye."""
+        return self._sender is not None
 
     @property
     def sender(self) -> Sender:
@@ -89,7 +151,13 @@ class Producer:
             return self._closed  # finalizers run on when nothing can be imported, started or locked any more
         with self._lock:
             if self._sender is None:
-                sender = Sender(self.settings, self.settings.resolved_broker_url(), self._spool())
+                sender = Sender(
+                    self.settings,
+                    self.settings.resolved_broker_url(),
+                    self.journal,
+                    self._rest,
+                    self._take_on,
+                )
                 for channel in self._channels.values():
                     sender.add(channel)
                 guard_forks()
@@ -99,6 +167,8 @@ class Producer:
                     pass  # the interpreter is going down: the exit spools what is left
                 _drain_at_exit()
                 self._sender = sender
+                if self.settings.drain_on_sigterm:
+                    _drain_on_sigterm(self.settings.exit_drain_s)
             return self._sender
 
     def sample(self, channel: Channel) -> None:
@@ -120,7 +190,7 @@ class Producer:
         if self._sender is not None:
             self._sender.wake()
 
-    def _spool(self) -> SpoolWriter:
+    def _open_spool(self) -> SpoolWriter:
         from provd.common.spool import SpoolWriter
 
         return SpoolWriter(
@@ -135,15 +205,18 @@ class Producer:
         """Become the producer of the child: the parent's messages, thread and connection are the parent's."""
         self.id = ids.new_producer_id()
         self._lock = threading.RLock()
-        if self._sender is not None:
-            self._sender.abandon()
+        if self._journal is not None:
+            self._journal.forget()
+        self._journal = None
         self._sender = None
         if self._sampler is not None:
             self._sampler.abandon()
         self._sampler = None
         self.at_close = []
-        for channel in self._channels.values():
-            channel.reset(self.id)
+        self._tasks = itertools.count(1)
+        self._ended = Marks()
+        for channel in [*self._channels.values(), *self._resting.values()]:
+            channel.reset(self.id, self._tasks)
 
     def settle(self) -> None:
         """Say what is known of the loop iterations that this thread has left."""
@@ -153,11 +226,14 @@ class Producer:
 
                 settle(channel)
 
-    def close(self) -> None:
-        """Say goodbye in every channel and drain. Idempotent; a later message starts a new sender."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Say goodbye in every channel and drain. Idempotent; a later message starts a new sender.
+
+        `error` is what ends the process, if that is known better than by what Python keeps of it.
+        """
         if self._sender is None:
             return
-        error = _last_error()
+        error = error or _last_error()
         for stop in list(self.at_close):
             stop(error)
         sender, self._sender, self._closed = self._sender, None, self._sender
@@ -183,6 +259,7 @@ def _read_settings() -> Settings:
 _producer: Producer | None = None
 _producer_lock = threading.RLock()
 _exit_pid = 0
+_termination: Termination | None = None
 
 
 def producer() -> Producer:
@@ -233,6 +310,27 @@ def _drain_at_exit() -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, _at_exit, exitpriority=_FINALIZE_PRIORITY)
+
+
+def _drain_on_sigterm(deadline_s: float) -> None:
+    """Have SIGTERM drain; tried again by every sender until it is the main thread that starts one."""
+    global _termination
+    if _termination is None:
+        from provd.producer.termination import Termination
+
+        termination = Termination(leave=_leave, flush=_flush_all, deadline_s=deadline_s)
+        if termination.install():
+            _termination = termination
+
+
+def _leave() -> None:
+    if _producer is not None:
+        _producer.close(Terminated())
+
+
+def _flush_all() -> None:
+    if _producer is not None and _producer.has_sender:
+        flush()
 
 
 def _at_exit() -> None:

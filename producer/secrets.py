@@ -14,9 +14,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from provd.common.passwords import MASK, URL_PASSWORD
 from provd.common.record import Record
-
-MASK = "***"
 
 #: Characters beyond a cut that are looked at, so that a credential is seen whole before the text is cut.
 EDGE = 2048
@@ -74,12 +73,6 @@ _ENDINGS = (
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
 
-#: A URL's password: after its user's name and a colon. What may be a port and a path is not one. Passwords that were
-#: not quoted as they should be, with a slash in them, are found by the second branch.
-_URL_PASSWORD = re.compile(
-    r"""(://[^\s/@:?\#"'<>]{0,128}:)(?!\d{1,5}[/?\#])(?:[^\s/?\#"'<>]{0,1024}|[^\s"'<>]{0,1024}?)@"""
-)
-
 #: A token that stands where a user's name would, as in the remotes of code hosts.
 _URL_TOKEN = re.compile(r"""(https?://)[^\s/@:?\#"'<>]{16,1024}@""")
 
@@ -134,9 +127,15 @@ class Secrets:
         """A text value with the passwords and tokens of its URLs masked."""
         if "://" not in text or not self._masked:
             return text
-        text = _URL_PASSWORD.sub(rf"\1{MASK}@", text)
+        text = URL_PASSWORD.sub(rf"\1{MASK}@", text)
         text = _URL_TOKEN.sub(rf"\1{MASK}@", text)
         return _URL_QUERY.sub(self._query, text)
+
+    def raw(self, value: bytes) -> bytes:
+        """Bytes with the passwords and tokens of their URLs masked."""
+        if b"://" not in value or not self._masked:
+            return value
+        return self.text(value.decode("latin-1")).encode("latin-1")
 
     def output(self, text: str) -> str:
         """Text that a program wrote, such as an error's message or a traceback: also `name=value` is masked."""
@@ -147,17 +146,21 @@ class Secrets:
         return _PAIR.sub(self._pair, text)
 
     def fields(self, record: Record) -> Record:
-        """A record with its output and its command line masked; what else is in it was masked when it was captured."""
-        if not self._masked or _WRITTEN.isdisjoint(record):
+        """A record with its output, command line, names and labels masked; values were masked when they were captured."""
+        if not self._masked:
             return record
-        masked = dict(record)
-        for name in _WRITTEN & record.keys():
-            value = record[name]
+        masked: Record = {}
+        for name, value in record.items():
             if type(value) is str:
-                masked[name] = self.output(value)
-            elif type(value) is list:
+                if name in _WRITTEN:
+                    masked[name] = self.output(value)
+                elif "://" in value:  # names and labels
+                    masked[name] = self.text(value)
+            elif type(value) is list and name in _WRITTEN:
                 masked[name] = self.argv([str(argument) for argument in value])
-        return masked
+            elif type(value) is list and name == "tags":
+                masked[name] = [self.output(str(tag)) for tag in value]
+        return {**record, **masked} if masked else record
 
     def argv(self, arguments: Iterable[str]) -> list[str]:
         """A command line: `--password x`, `--password=x`, `PASSWORD=x`, and all that may stand in text."""

@@ -1,11 +1,14 @@
 """The sender: one daemon thread per process that takes frames to Redis, and to the spool when Redis is away.
 
 - A frame leaves memory only when Redis has acknowledged it, when `write(2)` of its spool lines has returned, or when
-  both refused and it was counted as dropped (G2, G5).
-- The user's threads never wait for a socket. Over the high-water mark they cut frames themselves and append them to
-  a queue; when the queue has reached the buffer's bound they spool it.
+  both refused, there was no room to wait in, and it was counted as dropped (G2, G5).
+- The user's threads never wait for a socket, nor for a disk to sync. Over the high-water mark they cut frames
+  themselves and append them to a queue; when the queue has reached the buffer's bound they spool it.
 - While Redis is away frames go to the spool at once, so that nothing waits in memory longer than a flush interval.
-- Idle, the thread wakes once per heartbeat.
+  When it is back they follow from there, in slices small enough for the program not to notice.
+- With `durability: disk` everything is on disk before it is here. What Redis may have lost (another life of it, a
+  stream that is gone, a gap in the receipts) is sent again from there, and a file goes when the store has confirmed it.
+- Idle, with nothing owed and nothing to be confirmed, the thread wakes once per heartbeat.
 - At exit `close` drains within its deadline, then spools the rest.
 """
 
@@ -16,8 +19,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from provd.common import clock, wire
 from provd.common.errors import BrokerUnavailable, SpoolError
@@ -26,13 +28,16 @@ from provd.common.settings import Settings
 from provd.producer.broker import Broker
 from provd.producer.channel import Channel
 from provd.producer.framing import CutFrame
+from provd.producer.journal import Journal
+from provd.producer.receipts import Receipts
+from provd.producer.shipping import Shipping
 from provd.producer.warning import warn_once
-
-if TYPE_CHECKING:
-    from provd.common.spool import SpoolWriter
 
 #: Seconds before Redis is tried again after it failed, doubled each time up to the second figure, and jittered.
 _RETRY_S = (0.5, 10.0)
+
+#: Channels above which those of ended workflows are let go of at once, and not at the next heartbeat.
+_CHANNELS = 64
 
 #: Frames handed to Redis in one pipeline.
 _PIPELINE = 16
@@ -40,6 +45,10 @@ _PIPELINE = 16
 #: Share of the buffer at which a caller cuts frames itself.
 _HIGH_WATER = 0.125
 
+#: Seconds that the end of the process waits for the store to confirm what was sent last (`durability: disk`), and
+#: that it leaves of its deadline to what comes after.
+_CONFIRM_S = 0.5
+_MARGIN_S = 0.1
 
 #: Signals of a crash, which are its thread's own.
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
@@ -69,15 +78,29 @@ class _Bell:
 class Sender:
     """Sends what the channels cut."""
 
-    def __init__(self, settings: Settings, broker_url: str, spool: SpoolWriter) -> None:
-        """`broker_url` is empty for the spool alone. The thread starts with `start`."""
+    def __init__(
+        self,
+        settings: Settings,
+        broker_url: str,
+        journal: Journal,
+        rest: Callable[[Channel], bool],
+        revive: Callable[[Channel], None],
+    ) -> None:
+        """`broker_url` is empty for the spool alone. The thread starts with `start`.
+
+        `rest` is asked to let go of a channel that has nothing more to say, and may refuse; `revive` is told of one
+        that says something all the same.
+        """
         self.asleep = False
         self._settings = settings
         self._broker_url = broker_url
         self._broker: Broker | None = None
-        self._spool = spool
-        self._spool_lock = threading.RLock()
-        self._spooling = False
+        self._generation: str | None = None
+        self._journal = journal
+        self._rest = rest
+        self._revive = revive
+        self._shipping = Shipping(journal, settings.frame_messages)
+        self._receipts = Receipts(journal)
         self._channels: list[Channel] = []
         self._queue: deque[tuple[Channel, CutFrame]] = deque()
         self._queued_bytes = 0
@@ -88,6 +111,7 @@ class Sender:
         self._flush_asked = 0
         self._flush_done = 0
         self._closing = False
+        self._deadline = 0.0
         self._retry_at = 0.0
         self._retry_s = _RETRY_S[0]
         self._next_beat = clock.monotonic() + settings.heartbeat_s
@@ -123,14 +147,12 @@ class Sender:
 
     def seal_spool(self) -> None:
         """Close the spool file in hand, so that it can be brought in; the next message opens another."""
-        with self._spool_lock:
-            try:
-                self._spool.close()
-            except SpoolError as error:
-                warn_once("spool", str(error))
+        self._journal.seal()
 
     def relieve(self, channel: Channel) -> None:
         """Cut a channel that is over the high-water mark; spool when the queue is full."""
+        if channel.rests:
+            self._revive(channel)
         if channel.waiting_bytes < self._high_water:
             return
         self._enqueue(channel)
@@ -153,16 +175,13 @@ class Sender:
 
     def close(self, deadline_s: float) -> None:
         """Send what is left for at most `deadline_s` seconds, spool the rest and end the thread. Idempotent."""
+        self._deadline = clock.monotonic() + deadline_s
         self._closing = True
         self._wake_now()
         if self._thread.is_alive():
             self._thread.join(min(deadline_s, threading.TIMEOUT_MAX))
         self._spool_all()
         self.seal_spool()
-
-    def abandon(self) -> None:
-        """Let go of the parent's files, in the child after a fork: its messages are the parent's to send."""
-        self._spool.forget()
 
     # --- in the sender's thread ---
 
@@ -171,7 +190,9 @@ class Sender:
             while not self._closing:
                 self._wait()
                 self._round()
+            self._retry_at = 0.0  # one attempt more: what Redis does not take now waits for `provd replay`
             self._round()  # what was said between the last round and the close
+            self._part()
         except Exception as error:  # noqa: BLE001 - the thread's top level: the program must not notice
             warn_once(
                 "sender",
@@ -182,15 +203,28 @@ class Sender:
         if not self._has_news():
             self.asleep = True
             if not self._has_news():
-                self._bell.wait(max(0.0, self._next_beat - clock.monotonic()))
+                self._bell.wait(max(0.0, self._next_due() - clock.monotonic()))
             self.asleep = False
         if self._has_news():
-            self._hurry.wait(self._settings.flush_interval_s * _jitter(0.75, 1.25))
+            self._hurry.wait(self._pause())
+
+    def _pause(self) -> float:
+        """Seconds for news to gather; with something to ship, less than a flush interval."""
+        pause = self._settings.flush_interval_s * _jitter(0.75, 1.25)
+        return min(pause, max(0.0, self._next_due() - clock.monotonic()))
+
+    def _next_due(self) -> float:
+        """When there is something to do without news."""
+        due = self._next_beat
+        if self._broker_url and (self._queue or any(channel.owed for channel in self._channels)):
+            due = min(due, max(self._retry_at, self._shipping.rests_until))
+        if self._broker_url and self._receipts.are_awaited(self._channels):
+            due = min(due, max(self._retry_at, self._receipts.due_at))
+        return due
 
     def _has_news(self) -> bool:
         return (
             self._closing
-            or bool(self._queue)
             or self._flush_done < self._flush_asked
             or any(channel.has_news or channel.awaits_announcement for channel in self._channels)
         )
@@ -199,13 +233,63 @@ class Sender:
         ticket = self._flush_asked
         for channel in self._channels:
             self._enqueue(channel)
+        self._journal.sync()
         self._send_queue()
         if clock.monotonic() >= self._next_beat:
             self._next_beat = clock.monotonic() + self._settings.heartbeat_s
-            self._beat()
-        with self._flushed:
-            self._flush_done = max(self._flush_done, ticket)
-            self._flushed.notify_all()
+            self._beat(self._channels)
+            self._let_go()
+        elif len(self._channels) > _CHANNELS:
+            self._let_go()
+        self._tend_spool()
+        if not self._queue:
+            with self._flushed:
+                self._flush_done = max(self._flush_done, ticket)
+                self._flushed.notify_all()
+
+    def _let_go(self) -> None:
+        """Let go of channels that have nothing more to say: a process may run a hundred thousand workflows."""
+        if not self._queue:
+            settled = [channel for channel in self._channels if channel.is_settled]
+            gone = {channel for channel in settled if self._rest(channel)}
+            if gone:
+                self._channels = [channel for channel in self._channels if channel not in gone]
+
+    def _tend_spool(self) -> None:
+        """Bring back what is on disk, and let go of what is needed there no more."""
+        self._journal.sync()
+        self._journal.turn()
+        now = clock.monotonic()
+        ships = now >= self._shipping.rests_until and any(channel.owed for channel in self._channels)
+        asks = now >= self._receipts.due_at and self._receipts.are_awaited(self._channels)
+        broker = self._reach_broker() if ships or asks else None
+        if broker is None:
+            return
+        try:
+            if ships:
+                self._shipping.slice(broker)
+            if asks:
+                self._receipts.ask(broker, self._channels)
+        except BrokerUnavailable as error:
+            self._lose_broker(error)
+        self._journal.trim()
+
+    def _part(self) -> None:
+        """The process ends: there is nobody to be slowed any more, only a deadline."""
+        until = self._deadline - _MARGIN_S
+        broker = self._reach_broker()
+        if broker is None:
+            return
+        try:
+            if any(channel.owed for channel in self._channels):
+                self._shipping.slice(broker, until)
+            self._receipts.wait(broker, self._channels, min(until, clock.monotonic() + _CONFIRM_S))
+            self._journal.trim()
+            left = [channel for channel in self._channels if channel.spooled or channel.dropped]
+            if left and clock.monotonic() < until:
+                broker.beat([channel for channel in left if channel.sent])
+        except BrokerUnavailable as error:
+            self._lose_broker(error)
 
     def _enqueue(self, channel: Channel) -> None:
         for frame in channel.cut():
@@ -226,6 +310,8 @@ class Sender:
                 self._lose_broker(error)
                 break
             self._remove(batch)
+            for channel, frame in batch:
+                self._journal.acquit(channel, _span(frame))
         if self._queue:
             self._spool_queue()
 
@@ -268,24 +354,28 @@ class Sender:
         self._retry_s = _RETRY_S[0]
         for channel in self._channels:
             channel.clock_offset = self._broker.clock_offset
+        if self._broker.generation != self._generation:
+            if self._generation is not None:
+                self._receipts.doubt(self._channels)
+            self._generation = self._broker.generation
         return self._broker
 
     def _lose_broker(self, error: BrokerUnavailable) -> None:
         warn_once(
             "broker",
-            f"Redis {error}; messages go to the spool {self._settings.spool_path} until it answers, and"
-            " `provd replay` brings them in",
+            f"Redis {error}; messages go to the spool {self._settings.spool_path} and follow from there when it answers;"
+            " what is left at exit, `provd replay` brings in",
         )
         self._broker = None
         self._retry_at = clock.monotonic() + self._retry_s * _jitter(0.5, 1.5)
         self._retry_s = min(2 * self._retry_s, _RETRY_S[1])
 
-    def _beat(self) -> None:
+    def _beat(self, channels: Sequence[Channel]) -> None:
         broker = self._reach_broker()
         if broker is None:
             return
         try:
-            broker.beat([channel for channel in self._channels if channel.sent])
+            broker.beat([channel for channel in channels if channel.sent])
         except BrokerUnavailable as error:
             self._lose_broker(error)
 
@@ -297,36 +387,58 @@ class Sender:
         self._spool_queue()
 
     def _spool_queue(self) -> None:
-        """Move every queued frame to the spool, or to the count of the dropped."""
-        with self._spool_lock:
-            if self._spooling:
+        """Move every queued frame to the spool. What the disk refuses waits for Redis, or is dropped and counted."""
+        journal = self._journal
+        with journal.lock:
+            if not journal.begin():
                 return  # a signal handler has interrupted this very thread: the rest is its to write
-            self._spooling = True
+            refused: list[tuple[Channel, CutFrame]] = []
             try:
-                wrote = False
                 while (taken := self._take()) is not None:
-                    wrote = self._spool_frame(*taken) or wrote
-                if wrote:
-                    self._sync()
+                    refused.append(taken)
+                    if self._put_away(*taken):
+                        refused.pop()
             finally:
-                self._spooling = False
+                self._keep(refused)
+                journal.end()
 
-    def _spool_frame(self, channel: Channel, frame: CutFrame) -> bool:
-        span = Ranges.of([(frame.header.first_seq, frame.header.last_seq)])
+    def _put_away(self, channel: Channel, frame: CutFrame) -> bool:
+        """Leave a frame to the disk; False when it does not have all of it."""
+        if channel.is_durable:
+            there = _span(frame).minus(channel.unwritten)
+            self._journal.owe(channel, there)
+            return len(there) == frame.header.count
+        header = frame.header
         try:
-            self._spool.write(wire.decode(frame.header_field, frame.body_field).messages)
+            lines = _lines_of(frame)
+            self._journal.put(channel, header.first_seq, header.last_seq, lines)
         except SpoolError as error:
-            channel.dropped = channel.dropped.union(span)
+            self._journal.refusal = error.kind
             warn_once("spool", f"{error}; messages are dropped and counted")
             return False
-        channel.spooled = channel.spooled.union(span)
+        self._journal.owe(channel, _span(frame))
         return True
 
-    def _sync(self) -> None:
-        try:
-            self._spool.sync()
-        except OSError as error:
-            warn_once("spool-sync", f"spool: {error.strerror}")
+    def _keep(self, refused: list[tuple[Channel, CutFrame]]) -> None:
+        """Let frames wait in memory for Redis, as far as there is room, the newest first."""
+        for channel, frame in reversed(refused):
+            room = self._settings.buffer_bytes - self._queued_bytes
+            if self._broker_url and not self._closing and frame.size <= room:
+                self._queued_bytes += frame.size
+                self._queue.appendleft((channel, frame))
+            else:
+                lost = _span(frame).common(channel.unwritten) if channel.is_durable else _span(frame)
+                channel.drop(lost, self._journal.refusal)
+
+
+def _lines_of(frame: CutFrame) -> bytes:
+    from provd.common.spool import encode_line
+
+    return b"".join(map(encode_line, wire.decode(frame.header_field, frame.body_field).messages))
+
+
+def _span(frame: CutFrame) -> Ranges:
+    return Ranges.of([(frame.header.first_seq, frame.header.last_seq)])
 
 
 def _jitter(low: float, high: float) -> float:

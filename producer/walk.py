@@ -110,7 +110,10 @@ class Walk:
     def _bytes(self, value: bytes) -> Any:
         room = min(self._rules.text_max, max(self._text_left, 0))
         self._text_left -= min(len(value), room)
-        return value if len(value) <= room else {"type": "bytes", "length": len(value), "cut": value[:room]}
+        raw = self._rules.secrets.raw
+        if len(value) <= room:
+            return raw(value)
+        return {"type": "bytes", "length": len(value), "cut": raw(value[: room + EDGE])[:room]}
 
     def _int(self, value: int) -> Any:
         bits = value.bit_length()

@@ -7,6 +7,8 @@ something to say.
 
 from __future__ import annotations
 
+from provd.common.passwords import mask_url
+
 _said: set[str] = set()
 
 
@@ -18,6 +20,6 @@ def warn_once(topic: str, message: str) -> None:
     import logging
 
     try:
-        logging.getLogger("provd").warning("provd: %s", message)
+        logging.getLogger("provd").warning("provd: %s", mask_url(message))
     except Exception:  # noqa: BLE001, S110 - the program's handlers and its stderr, which may be closed, raise anything
         pass

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from provd.common import clock, names
-from provd.common.record import Record, Status
+from provd.common import names
+from provd.common.record import LOST, Record, Status
+from provd.query.present import Watch, lost_producers, read_present
 from provd.query.state import State, derive_state
 from provd.store.interface import Filter, Store
 
@@ -23,6 +24,7 @@ _WORKFLOW_FIELDS = (
 )  # fmt: skip
 _PRODUCER_FIELDS = (
     "producer_id", "workflow_id", "campaign_id", "status", "started_at", "closed_at", "rank", "world_size",
+    "received_at",
 )  # fmt: skip
 
 
@@ -39,6 +41,8 @@ class Run:
     duration: float | None
     tasks: Mapping[str, int]
     producers: int
+    #: It ran then, and no consumer has looked since.
+    unknown_since: datetime | None = None
 
     def to_document(self) -> Record:
         """The run as JSON has it; absent beats null."""
@@ -52,6 +56,7 @@ class Run:
             "duration": self.duration,
             "tasks": dict(self.tasks),
             "producers": self.producers,
+            "unknown_since": self.unknown_since,
         }
         return {key: value for key, value in document.items() if value is not None}
 
@@ -96,26 +101,29 @@ def describe_runs(store: Store, workflows: Sequence[Record], *, lost_after_s: fl
     for beat in store.find(names.BEATS, of_these, fields=("producer_id", "workflow_id", "beat_at")):
         beats.setdefault(beat["workflow_id"], {})[beat["producer_id"]] = beat["beat_at"]
     tasks = _count_tasks(store, of_these)
-    now = present(store)
+    present = read_present(store)
+    lost = {
+        workflow_id: lost_producers(
+            {one["producer_id"]: one for one in producers.get(workflow_id, [])},
+            beats.get(workflow_id, {}),
+            present.watch(workflow_id),
+            lost_after_s,
+        )
+        for workflow_id, counts in tasks.items()
+        if Status.RUNNING.value in counts
+    }
+    _tell_lost_tasks(store, tasks, lost)
     return [
         _describe(
             workflow,
             producers.get(workflow["workflow_id"], []),
             tasks.get(workflow["workflow_id"], {}),
             beats.get(workflow["workflow_id"], {}),
-            now,
+            present.watch(workflow["workflow_id"]),
             lost_after_s,
         )
         for workflow in workflows
     ]
-
-
-def present(store: Store) -> datetime:
-    """The present, as near to the broker's clock as a reader can come: see `provd.query.state`."""
-    here = clock.to_datetime(clock.now_ms())
-    newest = store.find(names.BEATS, {}, fields=("beat_at",), sort=[("beat_at", -1)], limit=1)
-    beats: list[datetime] = [beat["beat_at"] for beat in newest]
-    return max([here, *beats])
 
 
 def in_rising_rank(counts: Mapping[str, int]) -> dict[str, int]:
@@ -130,12 +138,18 @@ def _describe(
     producers: Sequence[Record],
     tasks: Mapping[str, int],
     beats: Mapping[str, datetime],
-    now: datetime,
+    watch: Watch,
     lost_after_s: float,
 ) -> Run:
     failed = tasks.get(Status.ERROR.value, 0)
     state: State = derive_state(
-        workflow, producers, beats, failed_tasks=failed, now=now, lost_after_s=lost_after_s
+        workflow,
+        producers,
+        beats,
+        failed_tasks=failed,
+        now=watch.now,
+        lost_after_s=lost_after_s,
+        watch=watch,
     )
     return Run(
         workflow_id=workflow["workflow_id"],
@@ -147,6 +161,7 @@ def _describe(
         duration=state.duration,
         tasks=in_rising_rank(tasks),
         producers=len(producers),
+        unknown_since=state.unknown_since,
     )
 
 
@@ -164,3 +179,28 @@ def _count_tasks(store: Store, of_these: Filter) -> dict[str, dict[str, int]]:
         status = row["_id"].get("status") or Status.SUBMITTED.value
         counts.setdefault(row["_id"]["workflow_id"], {})[status] = row["count"]
     return counts
+
+
+def _tell_lost_tasks(
+    store: Store, tasks: Mapping[str, dict[str, int]], lost: Mapping[str, frozenset[str]]
+) -> None:
+    """Count running tasks of lost producers as LOST; one question, and none where nobody is lost."""
+    concerned = sorted(workflow_id for workflow_id, producers in lost.items() if producers)
+    if not concerned:
+        return
+    pipeline: list[Filter] = [
+        {"$match": {"workflow_id": {"$in": concerned}, "status": Status.RUNNING.value}},
+        {
+            "$group": {
+                "_id": {"workflow_id": "$workflow_id", "producer_id": "$producer_id"},
+                "count": {"$sum": 1},
+            }
+        },
+    ]
+    for row in store.aggregate(names.TASKS, pipeline):
+        workflow_id, counts = row["_id"]["workflow_id"], tasks[row["_id"]["workflow_id"]]
+        if row["_id"].get("producer_id") in lost[workflow_id]:
+            counts[LOST] = counts.get(LOST, 0) + row["count"]
+            counts[Status.RUNNING.value] -= row["count"]
+            if counts[Status.RUNNING.value] <= 0:
+                del counts[Status.RUNNING.value]

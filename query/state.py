@@ -5,18 +5,21 @@ Invariants:
 - A run whose owner has spoken has the state its owner gave; one without an owner has the state of its producers:
   running while one of them, or one of the ranks they expect, has not ended; else the worst way one of them ended.
 - LOST and DEGRADED are derived here and nowhere stored.
-- Silence is measured by the broker's clock, which heartbeats carry. A reader has only its own clock and the newest
-  beat in the store, and takes the later of both as the present.
+- LOST is what somebody has watched in vain for longer than `lost_after_s` (`provd.query.present`): by Redis' clock,
+  and only while a consumer ran and Redis could be reached. A run whose consumer is away is not LOST, it is unknown,
+  and its state says since when.
+- A node whose clock is wrong changes nothing: of a producer that was heard, only when it was heard counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from provd.common.record import DEGRADED, ENDED, LOST, Record, Status
+from provd.query.present import Watch, last_sign
 
 #: How a producer's part ended, the worst first.
 _WORST_FIRST = (Status.ERROR.value, Status.CANCELLED.value, Status.FINISHED.value, Status.SKIPPED.value)
@@ -24,12 +27,13 @@ _WORST_FIRST = (Status.ERROR.value, Status.CANCELLED.value, Status.FINISHED.valu
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A run's status and times; `duration` is in seconds."""
+    """A run's status and times; `duration` is in seconds. `unknown_since`: it ran then, and nobody has looked since."""
 
     status: str
     started_at: datetime | None
     ended_at: datetime | None
     duration: float | None
+    unknown_since: datetime | None = None
 
 
 def derive_state(
@@ -40,8 +44,10 @@ def derive_state(
     failed_tasks: int,
     now: datetime,
     lost_after_s: float,
+    watch: Watch | None = None,
 ) -> State:
-    """The state of one run. `workflow` may be empty, `beats` is each producer's last beat."""
+    """The state of one run. `workflow` may be empty, `beats` is each producer's last beat; no `watch`: all was."""
+    watch = watch or Watch.without_consumers(now)
     status = _said(workflow, producers)
     started_at = workflow.get("started_at") or min(_times(producers, "started_at"), default=None)
     if status in ENDED:
@@ -49,20 +55,28 @@ def derive_state(
         if status == Status.FINISHED.value and failed_tasks:
             status = DEGRADED
         return State(status, started_at, ended_at, _duration(workflow, started_at, ended_at))
-    until = now
+    unknown_since = watch.unwatched_since(lost_after_s)
+    until = unknown_since or now
     if status == Status.RUNNING.value:
         heard_at = _last_sign(workflow, producers, beats)
-        if heard_at is not None and now - heard_at > timedelta(seconds=lost_after_s):
-            status, until = LOST, heard_at
-    return State(status, started_at, None, _seconds(started_at, until))
+        if heard_at is not None and watch.is_silent(heard_at, lost_after_s):
+            status, until, unknown_since = LOST, heard_at, None
+    return State(status, started_at, None, _seconds(started_at, until), unknown_since)
 
 
-def producer_status(producer: Record, beat_at: datetime | None, *, now: datetime, lost_after_s: float) -> str:
+def producer_status(
+    producer: Record,
+    beat_at: datetime | None,
+    *,
+    now: datetime,
+    lost_after_s: float,
+    watch: Watch | None = None,
+) -> str:
     """The state of one producer: how it ended, else RUNNING or LOST."""
     if "closed_at" in producer:
         return str(producer.get("status") or Status.FINISHED.value)
-    heard_at = _later(beat_at, producer.get("started_at"))
-    if heard_at is not None and now - heard_at > timedelta(seconds=lost_after_s):
+    heard_at = last_sign(producer, beat_at)
+    if heard_at is not None and (watch or Watch.without_consumers(now)).is_silent(heard_at, lost_after_s):
         return LOST
     return Status.RUNNING.value
 
@@ -91,16 +105,13 @@ def _awaits_ranks(producers: Iterable[Record]) -> bool:
 def _last_sign(
     workflow: Record, producers: Sequence[Record], beats: Mapping[str, datetime]
 ) -> datetime | None:
-    signs = [*beats.values(), *_times(producers, "started_at"), *_times(producers, "closed_at")]
-    return max(signs, default=None) or workflow.get("started_at") or workflow.get("received_at")
+    heard = (last_sign(producer, None) for producer in producers)
+    signs = [*beats.values(), *(moment for moment in heard if moment is not None)]
+    return max(signs, default=None) or workflow.get("received_at") or workflow.get("started_at")
 
 
 def _times(records: Iterable[Record], field: str) -> list[datetime]:
     return [record[field] for record in records if isinstance(record.get(field), datetime)]
-
-
-def _later(one: datetime | None, other: datetime | None) -> datetime | None:
-    return max((moment for moment in (one, other) if moment is not None), default=None)
 
 
 def _duration(workflow: Record, started_at: datetime | None, ended_at: datetime | None) -> float | None:

@@ -11,9 +11,10 @@ from datetime import datetime
 from provd.common import names
 from provd.common.record import ENDED, Record, Status
 from provd.query.durations import DurationStats, summarise_durations
-from provd.query.runs import LOST_AFTER_S, Run, in_rising_rank, present, read_run
+from provd.query.present import Silence, read_present
+from provd.query.runs import LOST_AFTER_S, Run, in_rising_rank, read_run
 from provd.query.state import producer_status
-from provd.query.verify import verdict
+from provd.query.verify import hints, verdict
 from provd.store.books import WorkflowBooks, read_books
 from provd.store.interface import Store
 
@@ -69,6 +70,7 @@ class RunSummary:
     errors: tuple[ErrorGroup, ...]
     complete: bool
     verdict: str
+    hints: tuple[str, ...] = ()
 
 
 def summarise_run(store: Store, workflow_id: str, *, lost_after_s: float = LOST_AFTER_S) -> RunSummary:
@@ -80,10 +82,11 @@ def summarise_run(store: Store, workflow_id: str, *, lost_after_s: float = LOST_
         run=run,
         workflow=workflow,
         producers=_producers(store, books, lost_after_s),
-        activities=_activities(store, workflow_id),
+        activities=_activities(store, workflow_id, Silence(store, lost_after_s)),
         errors=_errors(store, workflow_id),
         complete=books.complete,
         verdict=verdict(books),
+        hints=tuple(hints(books)),
     )
 
 
@@ -91,7 +94,7 @@ def _producers(store: Store, books: WorkflowBooks, lost_after_s: float) -> tuple
     of_this = {"workflow_id": books.workflow_id}
     records = {record["producer_id"]: record for record in store.find(names.PRODUCERS, of_this)}
     beats = {beat["producer_id"]: beat["beat_at"] for beat in store.find(names.BEATS, of_this)}
-    now = present(store)
+    watch = read_present(store).watch(books.workflow_id)
     summaries = []
     for part in books.producers:
         record = records.get(part.producer_id, {})
@@ -102,7 +105,9 @@ def _producers(store: Store, books: WorkflowBooks, lost_after_s: float) -> tuple
                 hostname=record.get("hostname"),
                 pid=record.get("pid"),
                 rank=record.get("rank"),
-                status=producer_status(record, beat_at, now=now, lost_after_s=lost_after_s),
+                status=producer_status(
+                    record, beat_at, now=watch.now, lost_after_s=lost_after_s, watch=watch
+                ),
                 messages=part.produced,
                 tasks=part.tasks_stored,
                 started_at=record.get("started_at"),
@@ -112,14 +117,14 @@ def _producers(store: Store, books: WorkflowBooks, lost_after_s: float) -> tuple
     return tuple(summaries)
 
 
-def _activities(store: Store, workflow_id: str) -> tuple[ActivitySummary, ...]:
+def _activities(store: Store, workflow_id: str, silence: Silence) -> tuple[ActivitySummary, ...]:
     """One pass over three fields: quantiles are asked of no store, as the two would not answer alike."""
     counts: dict[str, Counter[str]] = {}
     durations: dict[str, array[float]] = {}
-    fields = ("activity_id", "status", "duration")
+    fields = ("workflow_id", "producer_id", "activity_id", "status", "duration")
     for task in store.find(names.TASKS, {"workflow_id": workflow_id}, fields=fields):
         activity = task.get("activity_id", "")
-        status = task.get("status", Status.SUBMITTED.value)
+        status = silence.status(task) or Status.SUBMITTED.value
         counts.setdefault(activity, Counter())[status] += 1
         duration = task.get("duration")
         if status in ENDED and isinstance(duration, (int, float)):

@@ -22,6 +22,8 @@ def books_document(books: WorkflowBooks) -> Record:
         "complete": books.complete,
         "produced": books.total("produced"),
         **{bucket: books.total(bucket) for bucket in BUCKETS},
+        "held": books.total("held"),
+        "dropped_reasons": books.dropped_reasons,
         "unclosed": list(books.unclosed),
         "missing_ranks": list(books.missing_ranks),
         "unattributed": books.unattributed,
@@ -36,7 +38,9 @@ def verdict(books: WorkflowBooks) -> str:
         return "incomplete: nothing is known of any producer"
     if books.complete:
         return f"complete: all {_count(produced, 'message')} of {_count(len(books.producers), 'producer')} stored"
-    reasons = [f"{books.total(bucket):,} {bucket}" for bucket in GAPS if books.total(bucket)]
+    reasons = [
+        f"{books.total(bucket):,} {bucket}{_detail(books, bucket)}" for bucket in GAPS if books.total(bucket)
+    ]
     if books.unclosed:
         reasons.append(f"{_count(len(books.unclosed), 'producer')} not closed")
     if books.missing_ranks:
@@ -47,6 +51,49 @@ def verdict(books: WorkflowBooks) -> str:
     if differing:
         reasons.append(f"task counts differ for {_count(differing, 'producer')}")
     return f"incomplete: {stored:,} of {_count(produced, 'message')} stored; {'; '.join(reasons)}"
+
+
+def hints(books: WorkflowBooks) -> list[str]:
+    """What can be done about each kind of gap."""
+    lines = []
+    if books.total("quarantined") or books.unattributed:
+        lines.append(
+            f"quarantined: `provd quarantine list -w {books.workflow_id}` says why,"
+            " `provd quarantine retry` tries again"
+        )
+    if books.total("spooled") > books.total("held"):
+        lines.append(
+            "in producers' spools: running ones ship it by themselves; what ended ones left,"
+            " `provd replay --recover DIR` brings in"
+        )
+    if books.total("held"):
+        lines.append("in consumers' spools: they store it by themselves when the store is back")
+    if books.total("missing"):
+        lines.append(
+            "missing: it may still wait in Redis (`provd status`); what a producer kept on its disk,"
+            " `provd replay --recover DIR` brings in"
+        )
+    return lines
+
+
+def spooled_where(producer: ProducerBooks) -> dict[str, Ranges]:
+    """A producer's spooled numbers by the place they are in."""
+    places = {
+        "in its own spool": producer.spooled.minus(producer.held),
+        "in a consumer's spool": producer.held,
+    }
+    return {place: ranges for place, ranges in places.items() if ranges}
+
+
+def _detail(books: WorkflowBooks, bucket: str) -> str:
+    """Where what is spooled is, and why what is dropped was."""
+    if bucket == "spooled" and books.total("held"):
+        held = books.total("held")
+        own = books.total("spooled") - held
+        return f" ({own:,} by producers, {held:,} by consumers)" if own else " (by consumers)"
+    if bucket == "dropped" and books.dropped_reasons:
+        return f" ({', '.join(f'{count:,} {reason}' for reason, count in books.dropped_reasons.items())})"
+    return ""
 
 
 def counts_agree(producer: ProducerBooks) -> bool:
@@ -63,9 +110,13 @@ def _producer_document(producer: ProducerBooks) -> Record:
         "complete": producer.complete,
         "produced": producer.produced,
         **{bucket: [list(span) for span in getattr(producer, bucket)] for bucket in BUCKETS},
+        "held": [list(span) for span in producer.held],
+        "dropped_reasons": dict(producer.dropped_reasons),
         "tasks_ended": producer.tasks_ended,
         "tasks_stored": producer.tasks_stored,
     }
+    for name in ("held", "dropped_reasons"):  # rare, and absent beats empty
+        document[name] = document[name] or None
     return {key: value for key, value in document.items() if value is not None}
 
 

@@ -11,13 +11,16 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from provd.common import names
 from provd.common.ranges import Ranges
 from provd.common.record import ENDED, Record
 from provd.store.interface import Store
+
+_NONE = Ranges()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,10 @@ class ProducerBooks:
     missing: Ranges
     tasks_ended: int | None
     tasks_stored: int
+    #: The part of `spooled` that is in a consumer's spool; the rest is in the producer's own.
+    held: Ranges = _NONE
+    #: How many messages the producer says it dropped, by reason.
+    dropped_reasons: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -72,20 +79,31 @@ class WorkflowBooks:
         """Producers that have not said goodbye."""
         return tuple(producer.producer_id for producer in self.producers if not producer.closed)
 
+    @property
+    def dropped_reasons(self) -> dict[str, int]:
+        """Why messages were dropped, and how many, over all producers."""
+        counts: Counter[str] = Counter()
+        for producer in self.producers:
+            counts.update(producer.dropped_reasons)
+        return dict(counts.most_common())
+
     def total(self, bucket: str) -> int:
         """Messages in one bucket (`produced`, `stored`, `quarantined`, …), over all producers."""
         sizes = (getattr(producer, bucket) for producer in self.producers)
         return sum(size if isinstance(size, int) else len(size) for size in sizes)
 
 
-def read_books(store: Store, workflow_id: str) -> WorkflowBooks:
-    """Compute the books of a workflow. The ledger is read first: what it claims is in the collections by then."""
+def read_books(store: Store, workflow_id: str, *, count_tasks: bool = True) -> WorkflowBooks:
+    """Compute the books of a workflow. The ledger is read first: what it claims is in the collections by then.
+
+    Without `count_tasks` the buckets are all there and `complete` means nothing: it is what watching can afford.
+    """
     of_workflow = {"workflow_id": workflow_id}
     stored = store.stored_ranges(workflow_id)
     records = {record["producer_id"]: record for record in store.find(names.PRODUCERS, of_workflow)}
     beats = {beat["producer_id"]: beat for beat in store.find(names.BEATS, of_workflow)}
     quarantined, unattributed = _quarantined(store, workflow_id)
-    tasks = _tasks_stored(store, workflow_id)
+    tasks = _tasks_stored(store, workflow_id) if count_tasks else {}
     known = sorted(stored.keys() | records.keys() | beats.keys() | quarantined.keys())
     producers = tuple(
         _producer_books(
@@ -121,6 +139,7 @@ def _producer_books(
         buckets[name] = left.minus(rest)
         left = rest
     closed = "closed_at" in record
+    held = Ranges.of(_spans(beat, "held"))
     return ProducerBooks(
         producer_id=producer_id,
         hostname=record.get("hostname"),
@@ -131,7 +150,15 @@ def _producer_books(
         missing=left,
         tasks_ended=record.get("tasks_ended") if closed else None,
         tasks_stored=tasks_stored,
+        held=buckets["spooled"].minus(buckets["spooled"].minus(held)),
+        dropped_reasons=_reasons(record, beat) if buckets["dropped"] else {},
     )
+
+
+def _reasons(record: Record, beat: Record) -> dict[str, int]:
+    """The later word of the two: a closing record's, else the last beat's."""
+    said = record.get("dropped_reasons") or beat.get("dropped_reasons") or {}
+    return {str(reason): int(count) for reason, count in said.items()}
 
 
 def _spans(record: Record, field: str) -> Iterator[tuple[int, int]]:

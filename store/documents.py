@@ -17,7 +17,7 @@ from typing import Any
 
 from provd.common import clock, names
 from provd.common.record import LENT_FIELDS, TIME_FIELDS, Kind, Message, Record
-from provd.store.interface import Beat, Quarantined, Stored
+from provd.store.interface import Beat, ConsumerMark, Quarantined, Stored
 
 #: The fields that name a document, which a projection always keeps. Elsewhere `_id` alone does.
 ID_FIELDS: dict[str, tuple[str, ...]] = {
@@ -27,6 +27,7 @@ ID_FIELDS: dict[str, tuple[str, ...]] = {
     names.SAMPLES: ("producer_id", "seq"),
     names.LEDGER: ("producer_id", "workflow_id", "first_seq", "last_seq"),
     names.BEATS: ("producer_id", "workflow_id"),
+    names.CONSUMERS: ("name",),
 }
 
 #: Fields of a message that the store keeps for itself.
@@ -37,6 +38,12 @@ _STATED_TIMES = tuple(field for field in TIME_FIELDS if field != "received_at")
 _MIN_MS = -62_135_596_800_000
 _MAX_MS = 253_402_300_799_999
 _MAX_SEQ = (1 << 63) - 1
+
+#: Characters of a quarantined piece's id; the documents of one kept in parts have `-0`, `-1`, … behind it.
+PIECE_ID_CHARS = 32
+
+#: Milliseconds after which a consumer that was never seen again is forgotten.
+FORGET_CONSUMER_MS = 7 * 24 * 3600 * 1000
 
 #: Bytes of a quarantined piece that one document holds; MongoDB's documents end at 16 MiB.
 QUARANTINE_PART_BYTES = 8 << 20
@@ -102,7 +109,7 @@ def range_document(stored: Stored) -> Record:
 
 def beat_document(beat: Beat) -> Record:
     """The beats' document about a producer in a workflow."""
-    return {
+    document = {
         "_id": f"{beat.producer_id}/{beat.workflow_id}",
         "producer_id": beat.producer_id,
         "workflow_id": beat.workflow_id,
@@ -113,6 +120,29 @@ def beat_document(beat: Beat) -> Record:
         "spooled": [list(span) for span in beat.spooled],
         "dropped": [list(span) for span in beat.dropped],
     }
+    if beat.held:
+        document["held"] = [list(span) for span in beat.held]
+    if beat.dropped_reasons:
+        document["dropped_reasons"] = dict(beat.dropped_reasons)
+    return document
+
+
+def consumer_document(mark: ConsumerMark) -> Record:
+    """The consumers' document about a consumer, but for `store_at`, which the store adds."""
+    document: Record = {
+        "_id": mark.name,
+        "name": mark.name,
+        "hostname": mark.hostname,
+        "pid": mark.pid,
+        "version": mark.version,
+        "state": mark.state,
+        "since": clock.to_datetime(mark.since),
+        "broker_at": clock.to_datetime(mark.broker_at),
+        "figures": dict(mark.figures),
+    }
+    if mark.workflow_ids:
+        document["workflow_ids"] = list(mark.workflow_ids)
+    return document
 
 
 def quarantine_documents(item: Quarantined) -> Iterator[Record]:
@@ -125,16 +155,25 @@ def quarantine_documents(item: Quarantined) -> Iterator[Record]:
         "first_seq": item.first_seq,
         "last_seq": item.last_seq,
     }
+    context = {"header_bytes": item.header_bytes, "header": item.header, "table": item.table}
     digest = hashlib.sha256(repr(tuple(where.values())).encode("utf-8", "surrogatepass"))
     digest.update(item.raw)
     parts = max(1, -(-len(item.raw) // QUARANTINE_PART_BYTES))
     for part in range(parts):
         start = part * QUARANTINE_PART_BYTES
         document: Record = {name: value for name, value in where.items() if value is not None}
-        document["_id"] = digest.hexdigest()[:32] if parts == 1 else f"{digest.hexdigest()[:32]}-{part}"
+        piece_id = digest.hexdigest()[:PIECE_ID_CHARS]
+        document["_id"] = piece_id if parts == 1 else f"{piece_id}-{part}"
+        document |= {name: value for name, value in context.items() if value is not None}
         document["reason"] = item.reason
         document["raw"] = item.raw[start : start + QUARANTINE_PART_BYTES]
+        document["size"] = len(item.raw)
         document["received_at"] = clock.to_datetime(clock.now_ms())
         if parts > 1:
             document |= {"part": part, "parts": parts}
         yield document
+
+
+def piece_filter(piece_id: str) -> Record:
+    """The filter for all documents of a quarantined piece."""
+    return {"$or": [{"_id": piece_id}, {"_id": {"$gte": f"{piece_id}-", "$lt": f"{piece_id}."}}]}

@@ -12,16 +12,17 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from provd.common import names, values
+from provd.common import clock, names, values
 from provd.common.errors import StoreError, StoreUnavailable
 from provd.common.ranges import Ranges
 from provd.common.record import LENT_FIELDS, Message, Record, from_document, merge, merge_key, to_document
 from provd.store import documents, filters, sqlite_file
-from provd.store.interface import Beat, Filter, Quarantined, Refusal, Sort, Stored, Written
+from provd.store.interface import Beat, ConsumerMark, Filter, Quarantined, Refusal, Sort, Stored, Written
 from provd.store.matcher import matcher
 from provd.store.migrations import COLUMNS, migrate_sqlite
 from provd.store.network_file_systems import refuse_network_file_system
@@ -136,21 +137,54 @@ class EmbeddedStore:
                     if not known or known["beat_at"] <= document["beat_at"]:
                         connection.execute(_insert(names.BEATS, "OR REPLACE"), _row(names.BEATS, document))
 
-    # --- the ledger --------------------------------------------------------------------------------------------
-
-    def compact_ledger(self, workflow_id: str) -> None:
-        """Replace the parts by the merged ranges, in one transaction."""
+    def put_consumer(self, mark: ConsumerMark) -> None:
+        """Keep a consumer's latest mark, beside this host's clock."""
+        now = clock.now_ms()
+        document = documents.consumer_document(mark) | {"store_at": clock.to_datetime(now)}
         with translated(self.url), self._lock:
             connection = self._open_writer()
             with transaction(connection):
-                merged = [
-                    documents.range_document(Stored(producer_id, workflow_id, first, last))
-                    for producer_id, spans in _ledger(connection, workflow_id).items()
-                    for first, last in spans
-                ]
-                connection.execute(f"DELETE FROM {names.LEDGER} WHERE workflow_id = ?", (workflow_id,))  # noqa: S608
-                rows = [_row(names.LEDGER, document) for document in merged]
-                connection.executemany(_insert(names.LEDGER, "OR IGNORE"), rows)
+                connection.execute(_insert(names.CONSUMERS, "OR REPLACE"), _row(names.CONSUMERS, document))
+                _forget_consumers(connection, before=clock.to_datetime(now - documents.FORGET_CONSUMER_MS))
+
+    def consumers(self) -> list[Record]:
+        """All marks, the newest first, each with this host's clock."""
+        now = clock.to_datetime(clock.now_ms())
+        found = self.find(names.CONSUMERS, {}, sort=[("broker_at", -1)])
+        return [{**document, "_id": document["name"], "now": now} for document in found]
+
+    # --- quarantine --------------------------------------------------------------------------------------------
+
+    def note_quarantined(self, piece_id: str, reason: str) -> None:
+        """Give a quarantined piece a new reason."""
+        with translated(self.url), self._lock:
+            connection = self._open_writer()
+            with transaction(connection):
+                parts = [piece_id, *_parts(connection, piece_id)]
+                for document in _load(connection, names.QUARANTINE, parts).values():
+                    row = _row(names.QUARANTINE, {**document, "reason": reason})
+                    connection.execute(_insert(names.QUARANTINE, "OR REPLACE"), row)
+
+    def drop_quarantined(self, piece_ids: Iterable[str]) -> None:
+        """Remove quarantined pieces."""
+        with translated(self.url), self._lock:
+            connection = self._open_writer()
+            with transaction(connection):
+                for piece_id in piece_ids:
+                    ids = [(one,) for one in (piece_id, *_parts(connection, piece_id))]
+                    connection.executemany(f"DELETE FROM {names.QUARANTINE} WHERE _id = ?", ids)  # noqa: S608
+
+    # --- the ledger --------------------------------------------------------------------------------------------
+
+    def compact_ledger(self, *workflow_ids: str) -> int:
+        """Replace the parts by the merged ranges, in one transaction."""
+        left = 0
+        with translated(self.url), self._lock:
+            connection = self._open_writer()
+            with transaction(connection):
+                for workflow_id in workflow_ids:
+                    left += _compact(connection, workflow_id)
+        return left
 
     def stored_ranges(self, workflow_id: str) -> dict[str, Ranges]:
         """The ledger of a workflow: the stored numbers of each producer."""
@@ -281,12 +315,44 @@ def _load(connection: sqlite3.Connection, collection: str, ids: Sequence[str]) -
     return found
 
 
+def _forget_consumers(connection: sqlite3.Connection, *, before: datetime) -> None:
+    query = f"SELECT _id, document FROM {names.CONSUMERS}"  # noqa: S608
+    old = [
+        (name,)
+        for name, text in connection.execute(query).fetchall()
+        if values.from_json(text)["store_at"] < before
+    ]
+    connection.executemany(f"DELETE FROM {names.CONSUMERS} WHERE _id = ?", old)  # noqa: S608
+
+
+def _parts(connection: sqlite3.Connection, piece_id: str) -> list[str]:
+    """The documents of a quarantined piece that is kept in parts."""
+    query = f"SELECT _id FROM {names.QUARANTINE} WHERE _id >= ? AND _id < ?"  # noqa: S608
+    return [found for (found,) in connection.execute(query, (f"{piece_id}-", f"{piece_id}."))]
+
+
 def _ledger(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Ranges]:
     query = f"SELECT producer_id, first_seq, last_seq FROM {names.LEDGER} WHERE workflow_id = ?"  # noqa: S608
     spans: dict[str, list[tuple[int, int]]] = {}
     for producer_id, first, last in connection.execute(query, (workflow_id,)):
         spans.setdefault(producer_id, []).append((first, last))
     return {producer_id: Ranges.of(found) for producer_id, found in sorted(spans.items())}
+
+
+def _compact(connection: sqlite3.Connection, workflow_id: str) -> int:
+    """Within a transaction: leave the fewest ranges; returns how many."""
+    merged = [
+        documents.range_document(Stored(producer_id, workflow_id, first, last))
+        for producer_id, spans in _ledger(connection, workflow_id).items()
+        for first, last in spans
+    ]
+    query = f"SELECT count(*) FROM {names.LEDGER} WHERE workflow_id = ?"  # noqa: S608
+    (known,) = connection.execute(query, (workflow_id,)).fetchone()
+    if known > len(merged):
+        connection.execute(f"DELETE FROM {names.LEDGER} WHERE workflow_id = ?", (workflow_id,))  # noqa: S608
+        rows = [_row(names.LEDGER, document) for document in merged]
+        connection.executemany(_insert(names.LEDGER, "OR IGNORE"), rows)
+    return len(merged)
 
 
 def _merge_all(

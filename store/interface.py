@@ -14,7 +14,7 @@ Invariants, kept by every implementation and proven by `tests/contract/test_stor
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from provd.common.ranges import Ranges
@@ -22,6 +22,8 @@ from provd.common.record import Message, Record
 
 #: A MongoDB filter document.
 Filter: TypeAlias = Mapping[str, Any]
+
+_NONE = Ranges()
 
 #: Field and direction (1 or -1), first one first.
 Sort: TypeAlias = Sequence[tuple[str, int]]
@@ -66,11 +68,19 @@ class Quarantined:
     workflow_id: str | None = None
     first_seq: int | None = None
     last_seq: int | None = None
+    #: Where `raw` is a whole frame: how many of its bytes are the header. The rest is the body.
+    header_bytes: int | None = None
+    #: Where `raw` is a part of a frame's body: a header for just these messages, and the frame's table of names.
+    header: bytes | None = None
+    table: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A producer's last sign of life in one workflow, by the broker's clock, and what it said of its books."""
+    """A producer's last sign of life in one workflow, by the broker's clock, and what it said of its books.
+
+    `spooled` is in any spool; `held` says which of it is in a consumer's. `dropped_reasons` counts by reason.
+    """
 
     producer_id: str
     workflow_id: str
@@ -80,6 +90,27 @@ class Beat:
     tasks_ended: int
     spooled: Ranges
     dropped: Ranges
+    held: Ranges = _NONE
+    dropped_reasons: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerMark:
+    """What a consumer says of itself every few seconds; times are UTC milliseconds by the broker's clock.
+
+    Everything that producers had told the broker by `broker_at` is in the store, and has been watched without a break
+    since `since`. `workflow_ids` empty means all. `figures` are counts for people.
+    """
+
+    name: str
+    hostname: str
+    pid: int
+    version: str
+    state: str
+    since: int
+    broker_at: int
+    workflow_ids: Sequence[str] = ()
+    figures: Mapping[str, int | float] = field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -106,8 +137,23 @@ class Store(Protocol):
     def put_beats(self, beats: Iterable[Beat]) -> None:
         """Keep the latest beat of each producer and workflow."""
 
-    def compact_ledger(self, workflow_id: str) -> None:
-        """Replace a workflow's ranges by the fewest that say the same. A reader never sees less than was there."""
+    def put_consumer(self, mark: ConsumerMark) -> None:
+        """Keep a consumer's latest mark, with the store's own clock beside it as `store_at`."""
+
+    def consumers(self) -> list[Record]:
+        """All marks, the newest first, each with `now`: the store's clock at this moment."""
+
+    def note_quarantined(self, piece_id: str, reason: str) -> None:
+        """Give a quarantined piece, with all its parts, a new reason: it has been tried again."""
+
+    def drop_quarantined(self, piece_ids: Iterable[str]) -> None:
+        """Remove quarantined pieces, with all their parts."""
+
+    def compact_ledger(self, *workflow_ids: str) -> int:
+        """Replace the ranges of workflows by the fewest that say the same; returns how many are left.
+
+        A reader never sees less than was there, and several consumers may do it at once.
+        """
 
     def stored_ranges(self, workflow_id: str) -> dict[str, Ranges]:
         """The ledger of a workflow: the stored numbers of each producer."""

@@ -93,16 +93,18 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     names.LEDGER: ("workflow_id", "producer_id", "first_seq", "last_seq"),
     names.BEATS: ("workflow_id", "producer_id"),
     names.QUARANTINE: ("workflow_id", "producer_id"),
+    names.CONSUMERS: (),
 }
+
+#: Collections that came later than the first change.
+_LATER = (names.CONSUMERS,)
 
 
 def m001_tables(connection: sqlite3.Connection) -> None:
     """One table a collection: the id, the document as tagged JSON, and the columns of its indexed fields."""
-    for collection, columns in COLUMNS.items():
-        listed = "".join(f", {column}" for column in columns)
-        connection.execute(
-            f"CREATE TABLE {collection} (_id TEXT PRIMARY KEY, document TEXT NOT NULL{listed})"
-        )
+    for collection in COLUMNS:
+        if collection not in _LATER:
+            _create_table(connection, collection)
     connection.execute(f"CREATE TABLE {names.MIGRATIONS} (_id TEXT PRIMARY KEY, document TEXT NOT NULL)")
 
 
@@ -128,7 +130,17 @@ def m002_indexes(connection: sqlite3.Connection) -> None:
     )
 
 
-SQLITE: tuple[_SqliteChange, ...] = (m001_tables, m002_indexes)
+def m003_consumers(connection: sqlite3.Connection) -> None:
+    """What consumers say of themselves."""
+    _create_table(connection, names.CONSUMERS)
+
+
+def _create_table(connection: sqlite3.Connection, collection: str) -> None:
+    listed = "".join(f", {column}" for column in COLUMNS[collection])
+    connection.execute(f"CREATE TABLE {collection} (_id TEXT PRIMARY KEY, document TEXT NOT NULL{listed})")
+
+
+SQLITE: tuple[_SqliteChange, ...] = (m001_tables, m002_indexes, m003_consumers)
 
 
 def migrate_sqlite(connection: sqlite3.Connection) -> list[str]:

@@ -24,11 +24,11 @@ from pymongo.write_concern import WriteConcern
 
 from provd.common import names, values
 from provd.common.errors import SettingsError, StoreError
+from provd.common.passwords import hide, mask_url
 from provd.common.ranges import Ranges
 from provd.common.record import Kind, Message, Record
-from provd.common.settings import mask_url
 from provd.store import documents, filters, migrations
-from provd.store.interface import Beat, Filter, Quarantined, Refusal, Sort, Stored, Written
+from provd.store.interface import Beat, ConsumerMark, Filter, Quarantined, Refusal, Sort, Stored, Written
 from provd.store.mongo_encode import CODEC, Encoded, encode
 from provd.store.mongo_errors import DUPLICATE_KEY, is_transient, translated
 from provd.store.mongo_merge import merge_update
@@ -36,10 +36,23 @@ from provd.store.mongo_merge import merge_update
 #: The database where the URL names none.
 DEFAULT_DATABASE = "provd"
 
+#: Milliseconds between two looks at a server that are made beside the work. A server that hangs is known by the next
+#: one's timeout, and whatever waits for it is then cut off; a write that only takes long is let go on.
+_HEARTBEAT_MS = 5_000
+
+#: Milliseconds that an answer may take from a server that is otherwise well, and a majority to confirm a write: the
+#: server says then that it is slow, and what was written stays.
+_ANSWER_MS = 60_000
+_MAJORITY_MS = 30_000
+
 #: An upsert loses the race to another writer's at most a few times, and then finds that writer's document.
 _RACES = 5
 
-_LEDGER_ORDER = [("producer_id", 1), ("last_seq", 1), ("first_seq", -1)]
+#: A part's document comes before that of any range around it, whatever is compacted meanwhile.
+_LEDGER_ORDER = [("workflow_id", 1), ("producer_id", 1), ("last_seq", 1), ("first_seq", -1)]
+
+#: Documents in one deletion: their ids go in one message.
+_PARTS_AT_ONCE = 10_000
 
 _Bulk: TypeAlias = Callable[[Sequence[Encoded]], tuple[int, int]]
 
@@ -56,16 +69,17 @@ class MongoStore:
                 url,
                 serverSelectionTimeoutMS=milliseconds,
                 connectTimeoutMS=milliseconds,
-                socketTimeoutMS=max(60_000, milliseconds),
+                heartbeatFrequencyMS=_HEARTBEAT_MS,
+                socketTimeoutMS=max(_ANSWER_MS, milliseconds),
                 appname="provd",
             )
             name = parse_uri(url).get("database") or DEFAULT_DATABASE
             self._database: Database[Record] = self._client.get_database(
-                name, codec_options=CODEC, write_concern=WriteConcern(w="majority", j=True)
+                name, codec_options=CODEC, write_concern=WriteConcern(w="majority", j=True, wtimeout=_MAJORITY_MS)
             )
         except (errors.ConfigurationError, errors.InvalidURI, errors.InvalidName, ValueError) as error:
             raise SettingsError(
-                f"the store URL {self.url!r} is not one MongoDB understands: {error}"
+                f"the store URL {self.url!r} is not one MongoDB understands: {hide(str(error), url)}"
             ) from error
 
     def ping(self) -> None:
@@ -145,33 +159,75 @@ class MongoStore:
                     updates = [updates[failure["index"]] for failure in error.details["writeErrors"]]
         raise StoreError("beats of one producer are written by too many at once")
 
+    def put_consumer(self, mark: ConsumerMark) -> None:
+        """Keep a consumer's latest mark; a consumer not seen for a week is forgotten when a new one comes."""
+        document = documents.consumer_document(mark)
+        collection = self._database[names.CONSUMERS]
+        update = [{"$replaceWith": {"$mergeObjects": [{"$literal": document}, {"store_at": "$$NOW"}]}}]
+        with translated(self.url):
+            result = collection.update_one({"_id": mark.name}, update, upsert=True)
+            if result.upserted_id is not None:
+                long_ago = {"$subtract": ["$$NOW", documents.FORGET_CONSUMER_MS]}
+                collection.delete_many({"$expr": {"$lt": ["$store_at", long_ago]}})
+
+    def consumers(self) -> list[Record]:
+        """All marks, the newest first, each with the server's clock."""
+        pipeline: list[dict[str, Any]] = [{"$sort": {"broker_at": -1}}, {"$addFields": {"now": "$$NOW"}}]
+        with translated(self.url, reading=True):
+            found = list(self._database[names.CONSUMERS].aggregate(pipeline))
+        return [values.from_portable({**document, "_id": document["name"]}) for document in found]
+
+    # --- quarantine --------------------------------------------------------------------------------------------
+
+    def note_quarantined(self, piece_id: str, reason: str) -> None:
+        """Give a quarantined piece a new reason."""
+        with translated(self.url):
+            self._database[names.QUARANTINE].update_many(
+                documents.piece_filter(piece_id), {"$set": {"reason": values.to_portable(reason)}}
+            )
+
+    def drop_quarantined(self, piece_ids: Iterable[str]) -> None:
+        """Remove quarantined pieces."""
+        deletes = [pymongo.DeleteMany(documents.piece_filter(piece_id)) for piece_id in piece_ids]
+        if deletes:
+            with translated(self.url):
+                self._database[names.QUARANTINE].bulk_write(deletes, ordered=False)
+
     # --- the ledger --------------------------------------------------------------------------------------------
 
-    def compact_ledger(self, workflow_id: str) -> None:
-        """Insert the merged ranges, then delete the parts."""
+    def compact_ledger(self, *workflow_ids: str) -> int:
+        """Insert the merged ranges, then delete the parts.
+
+        What is deleted lies within a range that was inserted before. So where several do it at once, a range that one
+        deletes as a part is covered by a larger one of another's, and the largest are nobody's parts.
+        """
         with translated(self.url):
-            found = list(self._ledger(workflow_id))
-        ranges = _by_producer(found)
+            found = list(self._ledger(workflow_ids))
         merged = [
             documents.range_document(Stored(producer_id, workflow_id, first, last))
+            for workflow_id, ranges in _by_workflow(found)
             for producer_id, spans in ranges.items()
             for first, last in spans
         ]
-        parts = {document["_id"] for document in found} - {document["_id"] for document in merged}
-        if not parts:
-            return
-        self._add(names.LEDGER, merged)
-        with translated(self.url):
-            where = {"workflow_id": workflow_id, "_id": {"$in": sorted(parts)}}
-            self._database[names.LEDGER].delete_many(where)
+        known = {document["_id"] for document in found}
+        kept = {document["_id"] for document in merged}
+        self._add(names.LEDGER, [document for document in merged if document["_id"] not in known])
+        parts = sorted(known - kept)
+        for start in range(0, len(parts), _PARTS_AT_ONCE):
+            some = parts[start : start + _PARTS_AT_ONCE]
+            with translated(self.url):
+                where = {"workflow_id": {"$in": list(workflow_ids)}, "_id": {"$in": some}}
+                self._database[names.LEDGER].delete_many(where)
+        return len(merged)
 
     def stored_ranges(self, workflow_id: str) -> dict[str, Ranges]:
         """The ledger of a workflow: the stored numbers of each producer."""
         with translated(self.url):
-            return _by_producer(self._ledger(workflow_id))
+            return _by_producer(self._ledger([workflow_id]))
 
-    def _ledger(self, workflow_id: str) -> Cursor[Record]:
-        found: Cursor[Record] = self._database[names.LEDGER].find({"workflow_id": workflow_id})
+    def _ledger(self, workflow_ids: Sequence[str]) -> Cursor[Record]:
+        where = {"workflow_id": workflow_ids[0] if len(workflow_ids) == 1 else {"$in": list(workflow_ids)}}
+        found: Cursor[Record] = self._database[names.LEDGER].find(where)
         found.sort(_LEDGER_ORDER)
         return found
 
@@ -314,6 +370,12 @@ def _failures(error: errors.BulkWriteError) -> list[dict[str, Any]]:
     details = error.details
     found = [failure for failure in details["writeErrors"] if failure.get("code") != DUPLICATE_KEY]
     return [*found, *details.get("writeConcernErrors", ())]
+
+
+def _by_workflow(found: Iterable[Record]) -> Iterator[tuple[str, dict[str, Ranges]]]:
+    """Ranges of documents that come workflow by workflow, and within them producer by producer."""
+    for workflow_id, group in groupby(found, lambda document: str(document["workflow_id"])):
+        yield workflow_id, _by_producer(group)
 
 
 def _by_producer(found: Iterable[Record]) -> dict[str, Ranges]:

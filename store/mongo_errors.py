@@ -13,6 +13,7 @@ from typing import Any
 from bson.errors import BSONError
 from pymongo import errors
 
+from provd.common.advice import advised
 from provd.common.errors import ProvdError, StoreError, StoreUnavailable, UnsupportedQuery
 
 DUPLICATE_KEY = 11000
@@ -48,7 +49,7 @@ def translated(url: str, *, reading: bool = False) -> Iterator[None]:
     try:
         yield
     except _UNAVAILABLE as error:
-        raise StoreUnavailable(url, one_line(error)) from error
+        raise StoreUnavailable(url, advised(one_line(error), url)) from error
     except errors.BulkWriteError as error:
         raise _of_bulk(url, error) from error
     except errors.OperationFailure as error:
@@ -67,13 +68,13 @@ def _of_bulk(url: str, error: errors.BulkWriteError) -> ProvdError:
     failures = [*details.get("writeConcernErrors", ()), *details.get("writeErrors", ())]
     reason = str(failures[0].get("errmsg", error)) if failures else one_line(error)
     if details.get("writeConcernErrors") or any(is_transient(failure) for failure in failures):
-        return StoreUnavailable(url, reason)
+        return StoreUnavailable(url, advised(reason, url))
     return StoreError(reason)
 
 
 def _of_failure(url: str, error: errors.OperationFailure, *, reading: bool) -> ProvdError:
     if error.code in _TRANSIENT_CODES or isinstance(error, errors.WriteConcernError):
-        return StoreUnavailable(url, one_line(error))
+        return StoreUnavailable(url, advised(one_line(error), url))
     return UnsupportedQuery(one_line(error)) if reading else StoreError(one_line(error))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provd.common.errors import MissingExtra, SettingsError
-from provd.common.settings import mask_url
+from provd.common.passwords import mask_url
 from provd.store.interface import Store
 
 

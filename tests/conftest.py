@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -272,9 +272,12 @@ def private_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
     """Start a Redis that the test may stop, kill, pause and restart: `private_redis(unix_socket=True, config={})`."""
     servers: list[RedisServer] = []
 
-    def start(*, unix_socket: bool = False, config: Mapping[str, str] | None = None) -> RedisServer:
+    def start(
+        *, unix_socket: bool = False, config: Mapping[str, str] | None = None, credentials: str = ""
+    ) -> RedisServer:
         try:
-            server = RedisServer(tmp_path / f"redis-{len(servers)}", unix_socket=unix_socket, config=config)
+            folder = tmp_path / f"redis-{len(servers)}"
+            server = RedisServer(folder, unix_socket=unix_socket, config=config, credentials=credentials)
         except ServiceMissing as missing:
             _missing(missing)
         servers.append(server)
@@ -291,9 +294,15 @@ def private_mongo(tmp_path: Path) -> Iterator[Callable[..., MongoServer]]:
     """Start a MongoDB that the test may stop, kill, pause and restart: `private_mongo(replica_set=True)`."""
     servers: list[MongoServer] = []
 
-    def start(*, replica_set: bool = False) -> MongoServer:
+    def start(
+        *,
+        replica_set: bool = False,
+        parameters: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+    ) -> MongoServer:
         try:
-            server = MongoServer(tmp_path / f"mongo-{len(servers)}", replica_set=replica_set)
+            folder = tmp_path / f"mongo-{len(servers)}"
+            server = MongoServer(folder, replica_set=replica_set, parameters=parameters, options=options)
         except ServiceMissing as missing:
             _missing(missing)
         servers.append(server)

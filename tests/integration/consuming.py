@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -56,3 +57,15 @@ def plain_settings(redis_url: str, store_url: str, namespace: str, folder: Path)
         batch_wait_s=0.01,
         claim_after_s=60.0,
     )
+
+
+@contextmanager
+def running(consumer: Consumer) -> Iterator[None]:
+    """The consumer at work in a thread of its own."""
+    worker = threading.Thread(target=consumer.run)
+    worker.start()
+    try:
+        yield
+    finally:
+        consumer.stop()
+        worker.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -24,9 +25,17 @@ class Feeder:
     """One producer in one workflow: makes messages with consecutive numbers and sends them as frames."""
 
     def __init__(
-        self, client: redis.Redis, namespace: str, workflow_id: str = "w1", *, campaign_id: str | None = None
+        self,
+        client: redis.Redis,
+        namespace: str,
+        workflow_id: str = "w1",
+        *,
+        campaign_id: str | None = None,
+        receipt: bool = False,
     ) -> None:
+        """`receipt`: its frames say that it waits for the store's receipts, as with `durability: disk`."""
         self.client: Any = client
+        self.receipt = receipt
         self.workflow_id = workflow_id
         self.campaign_id = campaign_id
         self.producer_id = ids.new_producer_id()
@@ -72,21 +81,21 @@ class Feeder:
         """Put messages into the stream; returns the ids of the entries."""
         entries = []
         for start in range(0, len(messages), frame):
-            header, body = wire.encode_messages(
-                messages[start : start + frame],
-                campaign_id=self.campaign_id,
-                hostname="node1",
-                pid=1,
-                rank=None,
-            )
-            entries.append(self.send_raw(header, body))
+            entries.append(self.send_raw(*self.encoded(messages[start : start + frame])))
         return entries
 
-    def send_garbled(self, messages: Sequence[Message]) -> bytes:
-        """Put one frame into the stream with one bit in its middle flipped; returns its body."""
+    def encoded(self, messages: Sequence[Message]) -> tuple[bytes, bytes]:
+        """The header and body of one frame."""
         header, body = wire.encode_messages(
             messages, campaign_id=self.campaign_id, hostname="node1", pid=1, rank=None
         )
+        if self.receipt:
+            header = wire.encode_header(replace(wire.decode_header(header), receipt=True))
+        return header, body
+
+    def send_garbled(self, messages: Sequence[Message]) -> bytes:
+        """Put one frame into the stream with one bit in its middle flipped; returns its body."""
+        header, body = self.encoded(messages)
         middle = len(body) // 2
         garbled = body[:middle] + bytes([body[middle] ^ 0x40]) + body[middle + 1 :]
         self.send_raw(header, garbled)
@@ -111,6 +120,10 @@ class Feeder:
         self.client.hset(
             self.keys.beats, self.producer_id, msgpack.packb({"at": at, "sent": self.seq} | fields)
         )
+
+    def receipts(self) -> str:
+        """What Redis says that the store holds of this producer."""
+        return (self.client.hget(self.keys.stored, self.producer_id) or b"").decode()
 
     def length(self) -> int:
         """Entries in the stream."""

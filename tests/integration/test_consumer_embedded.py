@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -11,8 +12,12 @@ import pytest
 import redis
 
 from provd.common.errors import BrokerUnavailable, MissingExtra, SettingsError
+from provd.common.owner import start_of
 from provd.common.settings import Settings
 from provd.consumer.embedded import EmbeddedRedis, find_server
+from tests.conftest import StartProvd
+from tests.services.child import Child
+from tests.services.waiting import wait_until
 
 
 @pytest.fixture
@@ -88,3 +93,78 @@ def test_a_data_folder_that_cannot_be_made_is_a_settings_error(tmp_path: Path) -
 
     with pytest.raises(SettingsError, match="data_dir"):
         server_of(settings).start()
+
+
+def test_the_last_who_uses_it_stops_it_whoever_started_it(settings: Settings) -> None:
+    first, second = server_of(settings), server_of(settings)
+    first.start()
+    second.start()
+
+    first.stop()
+    with redis.Redis.from_url(second.url) as client:
+        assert client.ping()
+    second.stop()
+
+    with redis.Redis.from_url(second.url) as client, pytest.raises(redis.ConnectionError):
+        client.ping()
+
+
+def test_one_that_outlived_a_killed_consumer_is_adopted_with_what_it_has_and_stopped_in_the_end(
+    start_provd: StartProvd, clean_env: Path
+) -> None:
+    """SIGKILL of `provd consume --embedded`: producers go on handing over to its Redis; the next one ends it."""
+    # Given a consumer with a Redis of its own, killed
+    settings = Settings(data_dir=str(clean_env / "data"))
+    killed = start_provd("consume", "--embedded")
+    url = f"unix://{settings.embedded_socket}"
+    with redis.Redis.from_url(url) as client:
+        wait_until(lambda: answers(client), 30)
+        pid = client.info("server")["process_id"]
+        killed.kill()
+        assert answers(client)
+        client.set("kept", "1")
+
+        # When the next one is started, and ends in order
+        next_one = start_provd("consume", "--embedded")
+        wait_until(lambda: is_locked(settings.data_path / "redis" / "users.lock"), 30)
+        assert (client.info("server")["process_id"], client.get("kept")) == (pid, b"1")
+        next_one.stop()
+
+        # Then no server is left
+        assert not answers(client)
+        assert start_of(pid) is None
+
+
+def test_a_server_that_somebody_else_has_started_there_is_used_and_left(
+    settings: Settings, tmp_path: Path
+) -> None:
+    socket = settings.embedded_socket
+    socket.parent.mkdir(parents=True, mode=0o700)
+    arguments = ["--port", "0", "--unixsocket", str(socket), "--dir", str(tmp_path), "--save", ""]
+    child = Child([find_server(), *arguments], log=tmp_path / "log")
+    child.start()
+    with redis.Redis(unix_socket_path=str(socket)) as client:
+        wait_until(lambda: answers(client), 30)
+
+        with server_of(settings) as server:
+            assert not server.is_ours
+
+        assert answers(client)
+    child.stop()
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether anyone holds a lock on a file."""
+    try:
+        with path.open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return path.exists()
+    return False

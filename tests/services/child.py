@@ -30,11 +30,14 @@ class Child:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        listens: bool = False,
     ) -> None:
+        """One that `listens` reads what `say` says on its standard input; the input of others is empty."""
         self.argv = [str(part) for part in argv]
         self.log = log
         self._env = env
         self._cwd = cwd
+        self._listens = listens
         self._process: subprocess.Popen[bytes] | None = None
 
     def __repr__(self) -> str:
@@ -48,7 +51,7 @@ class Child:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 self.argv,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if self._listens else subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=env,
@@ -78,6 +81,20 @@ class Child:
         """Send a signal; nothing happens if the process has ended."""
         if self.is_running:
             os.kill(self.pid, number)
+
+    def say(self, line: str) -> None:
+        """Write a line to the standard input of one that listens; nothing happens if the process has ended."""
+        if self._process is None or self._process.stdin is None or self._process.stdin.closed:
+            return
+        try:
+            os.write(self._process.stdin.fileno(), f"{line}\n".encode())
+        except BrokenPipeError:
+            pass
+
+    def hang_up(self) -> None:
+        """Close the standard input of one that listens."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
 
     def wait(self, timeout: float = 30.0) -> int:
         """Wait for the end and return the exit code; raise `TimeoutError` that shows the log's end."""
@@ -120,4 +137,5 @@ class Child:
         except subprocess.TimeoutExpired:
             return None
         alive.pop(self._process.pid, None)
+        self.hang_up()
         return code

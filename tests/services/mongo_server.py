@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,18 @@ _REPLICA_SET = "provd-tests"
 class MongoServer:
     """A private MongoDB on a free port that keeps its data and address over restarts."""
 
-    def __init__(self, folder: Path, *, replica_set: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        replica_set: bool = False,
+        parameters: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        """`options` are more of the command line, such as `--auth`."""
         self.folder = folder
+        self._options = options
+        self._parameters = {"diagnosticDataCollectionEnabled": "false", **(parameters or {})}
         (folder / "data").mkdir(parents=True, exist_ok=True)
         self._port = free_port()
         self._replica_set = replica_set
@@ -38,7 +49,9 @@ class MongoServer:
             "127.0.0.1",
         ]
         arguments += ["--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
-        arguments += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+        for name, value in self._parameters.items():
+            arguments += ["--setParameter", f"{name}={value}"]
+        arguments += self._options
         return [*arguments, "--replSet", _REPLICA_SET] if self._replica_set else arguments
 
     @property
@@ -55,6 +68,10 @@ class MongoServer:
         """The address that provd is given."""
         options = f"?replicaSet={_REPLICA_SET}" if self._replica_set else ""
         return f"mongodb://127.0.0.1:{self._port}/{database}{options}"
+
+    def url_as(self, user: str, password: str, database: str) -> str:
+        """The address for a user whom the database itself knows."""
+        return f"mongodb://{user}:{password}@127.0.0.1:{self._port}/{database}?authSource={database}"
 
     def start(self) -> None:
         """Start it, and return when it takes writes."""

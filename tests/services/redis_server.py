@@ -25,13 +25,21 @@ class RedisServer:
     """
 
     def __init__(
-        self, folder: Path, *, unix_socket: bool = False, config: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        unix_socket: bool = False,
+        config: Mapping[str, str] | None = None,
+        credentials: str = "",
+        port: int | None = None,
     ) -> None:
+        """`credentials` are `user:password` of who may do all, where `config` asks for that."""
+        self._credentials = f"{credentials}@" if credentials else ""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         # The path of a socket has 107 characters at most, which a folder of pytest's may exceed.
         self._socket_folder = Path(tempfile.mkdtemp(prefix="provd-redis-")) if unix_socket else None
-        self._port = 0 if unix_socket else free_port()
+        self._port = 0 if unix_socket else port or free_port()
         self._config = {
             "appendonly": "yes",
             "appendfsync": "everysec",
@@ -64,8 +72,17 @@ class RedisServer:
     def url(self) -> str:
         """The address that provd is given."""
         if self._socket_folder:
-            return f"unix://{self._socket_folder}/redis.sock"
-        return f"redis://127.0.0.1:{self._port}/0"
+            return f"unix://{self._credentials}{self._socket_folder}/redis.sock"
+        return f"redis://{self._credentials}127.0.0.1:{self._port}/0"
+
+    def url_as(self, user: str, password: str) -> str:
+        """The address for another user."""
+        return f"redis://{user}:{password}@127.0.0.1:{self._port}/0"
+
+    @property
+    def port(self) -> int:
+        """Its TCP port, 0 on a unix socket."""
+        return self._port
 
     @property
     def child(self) -> Child:

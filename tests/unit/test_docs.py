@@ -56,7 +56,7 @@ def test_fields_of_records_that_the_concepts_name_exist() -> None:
         assert set(named) <= set(fields)
 
 
-@pytest.mark.parametrize("page", ["guarantees.md", "capture.md"])
+@pytest.mark.parametrize("page", ["guarantees.md", "capture.md", "security.md"])
 def test_tests_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / "docs" / page).read_text()
     sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))

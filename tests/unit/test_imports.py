@@ -26,7 +26,7 @@ MAY_IMPORT = {
 }
 
 #: Third-party packages of `common`, by module; "*" is every module.
-COMMON_NEEDS = {"*": {"msgpack"}, "settings.py": {"yaml"}}
+COMMON_NEEDS = {"*": {"msgpack"}, "sources.py": {"yaml"}}
 
 #: The module of `producer` that talks to Redis, in the sender's thread and nowhere else.
 REDIS_IN_PRODUCER = {"broker.py"}

@@ -107,6 +107,23 @@ def test_what_a_program_writes_is_masked(text: str, masked: str) -> None:
     assert Secrets().output(text) == masked
 
 
+def test_urls_in_bytes_are_masked_and_other_bytes_stay() -> None:
+    assert Secrets().raw(b"\xff\x00 redis://:hunter2@db \xfe") == b"\xff\x00 redis://:***@db \xfe"
+    assert Secrets().raw(bytes(range(256))) == bytes(range(256))
+
+
+def test_names_and_labels_of_a_record_are_masked() -> None:
+    record = {
+        "name": "from https://me:hunter2@a.org", "tags": ["db=x", "token=hunter2", "redis://:hunter2@db"],
+        "activity_id": "get https://me:hunter2@a.org/x", "seq": 1,
+    }  # fmt: skip
+
+    assert Secrets().fields(record) == {
+        "name": "from https://me:***@a.org", "tags": ["db=x", "token=***", "redis://:***@db"],
+        "activity_id": "get https://me:***@a.org/x", "seq": 1,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,0 +1,109 @@
+"""Files for what belongs in quarantine while the store is away.
+
+- They lie beside the spool files, `<consumer>.<pid>-<opening>-<random>.quarantine.open` until closed, then without
+  `.open`: `provd replay` and producers pass them over, because no line of theirs is a message.
+- Every line is one piece: the fields of `Quarantined`, those that are absent left out, as tagged JSON.
+- 0600 in folders 0700; never reopened, never overwritten; after a short write a new file. A line without an end was
+  never acknowledged, so its frame is still in Redis, and nothing is lost with it.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from provd.common import values
+from provd.common.errors import SpoolError
+from provd.common.files import private_folder
+from provd.store.interface import Quarantined
+
+SUFFIX = ".quarantine"
+
+_FIELDS = frozenset(field.name for field in fields(Quarantined))
+
+
+class SetAside:
+    """Writes the files of one consumer. Not for use by two threads at once."""
+
+    def __init__(self, folder: Path, name: str, *, free_floor: float) -> None:
+        """Nothing is touched before `write`."""
+        self._folder = folder / f"{zlib.crc32(name.encode()) & 0xFF:02x}"
+        self._name = name
+        self._free_floor = free_floor
+        self._openings = 0
+        self._path: Path | None = None
+        self._file = -1
+
+    def write(self, items: Iterable[Quarantined]) -> None:
+        """Append pieces. Raises `SpoolError` when nothing, or not all, could be written."""
+        for item in items:
+            known = {name: value for name, value in asdict(item).items() if value is not None}
+            data = values.to_json(known).encode() + b"\n"
+            try:
+                self._open()
+                complete = os.write(self._file, data) == len(data)
+            except OSError as error:
+                self.close()
+                raise SpoolError(f"quarantine file {self._path}: {error.strerror or error}") from error
+            if not complete:
+                self.close()
+                raise SpoolError(f"quarantine file {self._path}: its disk is full")
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk."""
+        if self._file >= 0:
+            try:
+                os.fsync(self._file)
+            except OSError as error:
+                raise SpoolError(f"quarantine file {self._path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Sync and seal the file in hand."""
+        if self._file < 0 or self._path is None:
+            return
+        file, self._file = self._file, -1
+        try:
+            os.fsync(file)
+            os.rename(self._path, self._path.with_suffix(""))
+        except OSError as error:
+            raise SpoolError(f"quarantine file {self._path}: {error.strerror}") from error
+        finally:
+            os.close(file)
+
+    def _open(self) -> None:
+        if self._file >= 0:
+            return
+        self._openings += 1
+        random = os.urandom(3).hex()
+        self._path = self._folder / f"{self._name}.{os.getpid()}-{self._openings}-{random}{SUFFIX}.open"
+        private_folder(self._folder)
+        disk = os.statvfs(self._folder)
+        if disk.f_blocks and disk.f_bavail / disk.f_blocks < self._free_floor:
+            raise SpoolError(f"spool {self._folder}: less than {self._free_floor:.0%} of its disk is free")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW
+        self._file = os.open(self._path, flags, 0o600)
+
+
+def read_set_aside(path: Path) -> Iterator[Quarantined | None]:
+    """The pieces of a file; None for a line that holds none. A line without an end is passed over.
+
+    Raises `SpoolError`.
+    """
+    try:
+        with path.open("rb") as stream:
+            for line in stream:
+                if line.endswith(b"\n"):
+                    yield _read(line)
+    except OSError as error:
+        raise SpoolError(f"quarantine file {path}: {error.strerror}") from error
+
+
+def _read(line: bytes) -> Quarantined | None:
+    try:
+        document = values.from_json(line)
+        return Quarantined(**{name: value for name, value in document.items() if name in _FIELDS})
+    except (ValueError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,166 @@
+"""Bringing this process' own spool to Redis, when it answers again.
+
+Invariants:
+
+- A file is read as a stream, a few frames at a time: an outage of any length takes the memory of one frame.
+- What Redis has acknowledged is owed no more; a send that may or may not have happened is repeated, which changes
+  nothing.
+- A slice is short and followed by a rest, so that the program keeps its speed.
+- Lines that cannot be read back are told about; their file stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from provd.common import clock, wire
+from provd.common.errors import SpoolError
+from provd.common.ranges import Ranges
+from provd.producer.framing import CutFrame
+from provd.producer.warning import warn_once
+
+if TYPE_CHECKING:
+    from provd.common.record import Message
+    from provd.producer.broker import Broker
+    from provd.producer.channel import Channel
+    from provd.producer.journal import Journal, Segment
+
+#: Seconds of work in one slice, and of rest after it, as a multiple of the work.
+_SLICE_S = 0.01
+_REST = 4.0
+
+#: Seconds until the next look, when what is owed cannot be sent.
+_NOTHING_S = 1.0
+
+#: A run of messages that follow each other, of one channel.
+Run = tuple["Channel", CutFrame]
+
+
+class Shipping:
+    """Sends what is owed, from the segments of a journal."""
+
+    def __init__(self, journal: Journal, frame_messages: int) -> None:
+        self._journal = journal
+        self._frame_messages = frame_messages
+        self._segment: Segment | None = None
+        self._runs: Iterator[Run] | None = None
+        #: What was owed of the file when its reading began and has not come up in it.
+        self._unread: dict[Channel, Ranges] = {}
+        self._rest_until = 0.0
+
+    @property
+    def rests_until(self) -> float:
+        """When the next slice is due."""
+        return self._rest_until
+
+    def slice(self, broker: Broker, deadline: float | None = None) -> None:
+        """Send for a moment, or to `deadline` without a rest. Raises `BrokerUnavailable`, and begins the file again."""
+        started = clock.monotonic()
+        until = started + _SLICE_S if deadline is None else deadline
+        try:
+            while clock.monotonic() < until:
+                if not self._send_one(broker):
+                    self._rest_until = clock.monotonic() + _NOTHING_S
+                    return
+        except BaseException:
+            self._runs = None
+            raise
+        self._rest_until = clock.monotonic() + _REST * (clock.monotonic() - started)
+
+    def _send_one(self, broker: Broker) -> bool:
+        if self._runs is None:
+            self._segment = self._next_segment()
+            if self._segment is None:
+                return False
+            self._runs = self._read(self._segment)
+        try:
+            run = next(self._runs, None)
+        except SpoolError as error:
+            self._give_up(str(error))
+            return True
+        if run is None:
+            self._finish()
+            return True
+        channel, frame = run
+        broker.send([frame])
+        self._journal.acquit(channel, _span(frame))
+        self._unread[channel] = self._unread[channel].minus(_span(frame))
+        return True
+
+    def _next_segment(self) -> Segment | None:
+        for segment in self._journal.segments():
+            if not segment.is_damaged and segment.owed():
+                if segment.is_open:
+                    self._journal.seal()
+                return segment
+        return None
+
+    def _finish(self) -> None:
+        """The file has been read to its end. What has come to be owed meanwhile is for the next reading."""
+        self._runs = None
+        if self._segment is not None and any(
+            numbers.common(channel.owed) for channel, numbers in self._unread.items()
+        ):
+            self._give_up(f"spool {self._segment.path}: some of its lines cannot be read back")
+
+    def _give_up(self, reason: str) -> None:
+        self._runs = None
+        segment = self._segment
+        if segment is None:
+            return
+        segment.is_damaged = True
+        if segment.path.exists():
+            warn_once("spool-read", f"{reason}; the file stays for `provd replay`")
+            return
+        # Somebody has brought it in and removed it.
+        for channel, numbers in segment.owed().items():
+            self._journal.acquit(channel, numbers)
+        self._journal.remove(segment)
+
+    def _read(self, segment: Segment) -> Iterator[Run]:
+        from provd.common.spool import read_spool
+
+        self._unread = segment.owed()
+        owed = {
+            (channel.producer_id, channel.workflow_id): (channel, spans)
+            for channel, spans in self._unread.items()
+        }
+        run: list[Message] = []
+        for line in read_spool(segment.path):
+            message = line.message
+            if message is None:
+                continue
+            found = owed.get((message.producer_id, message.workflow_id))
+            if found is None or message.seq not in found[1]:
+                continue
+            if run and not (_follows(run[-1], message) and len(run) < self._frame_messages):
+                yield self._run_of(owed[run[0].producer_id, run[0].workflow_id][0], run)
+                run = []
+            run.append(message)
+        if run:
+            yield self._run_of(owed[run[0].producer_id, run[0].workflow_id][0], run)
+
+    def _run_of(self, channel: Channel, run: list[Message]) -> Run:
+        record = run[0].record
+        header_field, body_field = wire.encode_messages(
+            run,
+            campaign_id=channel.campaign_id,
+            hostname=record.get("hostname", ""),
+            pid=record.get("pid", 0),
+            rank=record.get("rank"),
+            receipt=channel.is_durable,
+        )
+        return channel, CutFrame(wire.decode_header(header_field), header_field, body_field)
+
+
+def _span(frame: CutFrame) -> Ranges:
+    return Ranges.of([(frame.header.first_seq, frame.header.last_seq)])
+
+
+def _follows(one: Message, other: Message) -> bool:
+    return (other.producer_id, other.workflow_id, other.seq) == (
+        one.producer_id,
+        one.workflow_id,
+        one.seq + 1,
+    )

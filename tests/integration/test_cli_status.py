@@ -1,0 +1,217 @@
+"""`provd status`: what is under way and where it waits, also when a service is away."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from provd.store.interface import Quarantined, Store
+from provd.store.open import open_store
+from tests.conftest import RunProvd, StartProvd
+from tests.integration.feeder import Feeder
+from tests.services.ports import free_port
+from tests.services.redis_server import RedisServer
+from tests.services.waiting import wait_until
+
+PrivateRedis = Callable[..., RedisServer]
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """Redis, to feed."""
+    with redis.Redis.from_url(redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    """An embedded store of the test's own."""
+    return f"sqlite:///{tmp_path}/provd.db"
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """It, migrated."""
+    opened = open_store(store_url)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def services(redis_url: str, namespace: str, store_url: str) -> dict[str, str]:
+    """The environment that leads to both."""
+    return {"PROVD_BROKER_URL": redis_url, "PROVD_NAMESPACE": namespace, "PROVD_STORE_URL": store_url}
+
+
+def document(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The one object that was printed."""
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_what_waits_in_redis_is_shown_with_its_age_before_any_consumer_runs(
+    run_provd: RunProvd, services: dict[str, str], client: redis.Redis, namespace: str, store: Store
+) -> None:
+    Feeder(client, namespace, "w1", campaign_id="exp42").whole_run(40, frame=10)
+    Feeder(client, namespace, "w2").whole_run(3)
+
+    result, page = (
+        run_provd("status", "--json", env=services),
+        run_provd("status", env=services | {"COLUMNS": "80"}),
+    )
+
+    assert result.returncode == 0, result.stderr
+    found = document(result)
+    first, second = sorted(found["workflows"], key=lambda view: view["workflow_id"])
+    assert (first["campaign_id"], first["frames"], first["pending"], first["stored"]) == ("exp42", 5, 0, 0)
+    assert second["frames"] == 1
+    assert 0 <= first["oldest_s"] < 60
+    assert (found["consumers"], found["broker"]["policy"]) == ([], "noeviction")
+    assert "no consumer runs" in page.stdout
+    assert max(map(len, page.stdout.splitlines())) <= 80
+
+
+def test_a_running_consumer_and_what_it_has_stored_are_shown(
+    run_provd: RunProvd,
+    start_provd: StartProvd,
+    services: dict[str, str],
+    client: redis.Redis,
+    namespace: str,
+    store: Store,
+) -> None:
+    feeder = Feeder(client, namespace, "w1")
+    feeder.send([feeder.hello(), *feeder.tasks(40)])
+    consumer = start_provd("consume", env=services)
+    wait_until(lambda: feeder.length() == 0, 30)
+    wait_until(store.consumers, 30)
+
+    running = document(run_provd("status", "--json", env=services))
+    consumer.stop()
+    wait_until(lambda: store.consumers()[0]["state"] == "stopped", 30)
+    stopped = run_provd("status", env=services)
+
+    (one,) = running["consumers"]
+    (view,) = running["workflows"]
+    assert (one["state"], view["frames"], view["stored"], view["produced"]) == ("running", 0, 41, 41)
+    assert "no consumer runs" in stopped.stdout
+
+
+def test_spooled_dropped_and_quarantined_messages_are_counted_each_where_it_is(
+    run_provd: RunProvd,
+    start_provd: StartProvd,
+    services: dict[str, str],
+    client: redis.Redis,
+    namespace: str,
+    store: Store,
+) -> None:
+    """G7: in a producer's spool, in a consumer's, dropped with the reason, quarantined."""
+    feeder = Feeder(client, namespace, "w1")
+    feeder.send([feeder.hello(), *feeder.tasks(9)])
+    reasons = {"spool ceiling": 2, "disk error": 1}
+    feeder.seq = 30
+    feeder.beat(1_795_183_200_000, spooled=[[11, 15]], dropped=[[21, 23]], dropped_reasons=reasons)
+    client.hset(feeder.keys.spooled, feeder.producer_id, "16-19")
+    store.add_quarantined(
+        [Quarantined("damaged on the way", b"x", "s", "1-1", feeder.producer_id, "w1", 20, 20)]
+    )
+    start_provd("consume", env=services)
+    wait_until(lambda: store.count("beats", {}) == 1 and feeder.length() == 0, 30)
+
+    found, page = document(run_provd("status", "--json", env=services)), run_provd("status", env=services)
+    verified = run_provd("runs", "verify", "w1", env=services)
+
+    (view,) = found["workflows"]
+    assert {name: view[name] for name in ("produced", "stored", "spooled", "held", "quarantined", "dropped")} == {
+        "produced": 30, "stored": 10, "spooled": 5, "held": 4, "quarantined": 1, "dropped": 3,
+    }  # fmt: skip
+    assert view["dropped_reasons"] == reasons
+    assert "dropped: 2 spool ceiling, 1 disk error" in page.stdout
+    for text in ("16-19", "spool ceiling", "provd quarantine list", "provd replay --recover"):
+        assert text in " ".join(verified.stdout.split())
+
+
+def test_with_the_store_away_redis_is_shown_and_the_exit_is_3(
+    run_provd: RunProvd, services: dict[str, str], client: redis.Redis, namespace: str
+) -> None:
+    feeder = Feeder(client, namespace, "w1")
+    feeder.whole_run(40)
+    feeder.beat(1_795_183_200_000, spooled=[[50, 59]], dropped=[])
+    client.hset(feeder.keys.spooled, feeder.producer_id, "60-61")
+    away = services | {
+        "PROVD_STORE_URL": f"mongodb://127.0.0.1:{free_port()}/provd?serverSelectionTimeoutMS=300"
+    }
+
+    result, page = run_provd("status", "--json", env=away), run_provd("status", env=away)
+
+    assert (result.returncode, page.returncode) == (3, 3)
+    found = document(result)
+    (view,) = found["workflows"]
+    assert (view["frames"], view["spooled"], view["held"], "stored" in view) == (1, 10, 2, False)
+    assert (found["store"]["up"], found["broker"]["up"], "consumers" in found) == (False, True, False)
+    assert "the store cannot be asked" in page.stdout
+
+
+def test_with_redis_away_the_store_is_shown_and_the_exit_is_3(
+    run_provd: RunProvd, services: dict[str, str], store: Store
+) -> None:
+    store.add_quarantined([Quarantined("damaged on the way", b"x", "s", "1-1", "p1", "w1", 20, 20)])
+    away = services | {"PROVD_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0"}
+
+    result, page = run_provd("status", "--json", env=away), run_provd("status", env=away)
+
+    assert (result.returncode, page.returncode) == (3, 3)
+    found = document(result)
+    (view,) = found["workflows"]
+    assert (view["workflow_id"], view["quarantined"], "frames" in view) == ("w1", 1, False)
+    assert "Redis cannot be asked" in page.stdout
+
+
+def test_with_both_away_it_says_so_and_the_exit_is_3(run_provd: RunProvd, tmp_path: Path) -> None:
+    away = {
+        "PROVD_BROKER_URL": f"redis://:secret@127.0.0.1:{free_port()}/0",
+        "PROVD_STORE_URL": f"sqlite:///{tmp_path}/none.db",
+    }
+
+    result = run_provd("status", env=away)
+
+    assert result.returncode == 3
+    assert "secret" not in result.stdout
+    assert "nothing is known" in result.stdout
+
+
+def test_watching_prints_a_block_at_a_time_away_from_a_terminal_and_ends_on_ctrl_c(
+    start_provd: StartProvd, services: dict[str, str], client: redis.Redis, namespace: str, store: Store
+) -> None:
+    feeder = Feeder(client, namespace, "w1")
+    watching = start_provd("status", "--watch", "--interval", "0.2", "--json", env=services)
+    wait_until(lambda: len(_lines(watching.log)) >= 2, 30)
+    feeder.whole_run(3)
+
+    wait_until(lambda: bool(_lines(watching.log)[-1]["workflows"]), 30)
+    watching.send(signal.SIGINT)
+
+    assert watching.wait(30) == 130
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}\n")]
+
+
+def test_looking_sets_nothing_in_redis(
+    run_provd: RunProvd, private_redis: PrivateRedis, store_url: str, store: Store
+) -> None:
+    server = private_redis()
+    with server.client() as client:
+        result = run_provd("status", env={"PROVD_BROKER_URL": server.url, "PROVD_STORE_URL": store_url})
+
+        assert (result.returncode, client.dbsize()) == (0, 0)
+    assert "nothing is under way" in result.stdout
