@@ -12,6 +12,7 @@ from provd.cli import human
 from provd.cli.check_machine import file_system_of, nearest_existing
 from provd.cli.checks import Check, Level, judge
 from provd.cli.services import embedded_file
+from provd.common.advice import advice_for
 from provd.common.errors import MissingExtra, ProvdError, ServiceUnavailable
 from provd.common.passwords import hide, mask_url
 from provd.common.settings import Settings
@@ -34,12 +35,17 @@ def check_store(settings: Settings) -> Iterator[Check]:
         yield from _check_mongodb(url)
     except ServiceUnavailable as error:
         yield Check(
-            "store", Level.UNREACHABLE, str(error), _INITIATE_IT if "Primary()" in str(error) else _START_IT
+            "store",
+            Level.UNREACHABLE,
+            str(error),
+            advice_for(str(error), url) or (_INITIATE_IT if "Primary()" in str(error) else _START_IT),
         )
     except MissingExtra as error:
         yield Check("store", Level.FAILED, f"{mask_url(url)} was not asked: no pymongo here", str(error))
     except ProvdError as error:
-        yield Check("store", Level.FAILED, f"{mask_url(url)}: {hide(str(error), url)}", "correct the store's URL")
+        yield Check(
+            "store", Level.FAILED, f"{mask_url(url)}: {hide(str(error), url)}", "correct the store's URL"
+        )
 
 
 def _check_embedded(url: str, file: Path) -> Iterator[Check]:
@@ -91,7 +97,9 @@ def _check_mongodb(url: str) -> Iterator[Check]:
         version = client.server_info()["version"]
         replica_set = client.admin.command("hello").get("setName")
     except PyMongoError as error:
-        yield Check("store", Level.FAILED, f"{mask_url(url)}: {hide(str(error), url)}", "look at MongoDB's own log")
+        yield Check(
+            "store", Level.FAILED, f"{mask_url(url)}: {hide(str(error), url)}", "look at MongoDB's own log"
+        )
         return
     finally:
         client.close()

@@ -78,7 +78,9 @@ def _unknown(summary: RunSummary) -> str:
     since = summary.run.unknown_since
     if since is None:
         return ""
-    return f"no consumer has looked since {human.moment(since)}: it may have ended, or fallen silent, since then"
+    return (
+        f"no consumer has looked since {human.moment(since)}: it may have ended, or fallen silent, since then"
+    )
 
 
 def _user(record: Record) -> str:

@@ -54,9 +54,7 @@ def tasks(
             activity_id=activity,
             statuses=statuses,
         )
-        tasks = find_tasks(
-            opened, question, limit=limit and limit + 1, lost_after_s=settings.lost_after_s
-        )
+        tasks = find_tasks(opened, question, limit=limit and limit + 1, lost_after_s=settings.lost_after_s)
         found = limited(tasks, limit)
         if json:
             for task in found:

@@ -23,7 +23,10 @@ _RULES = (
         "check user and password, in the URL or in PROVD_BROKER_PASSWORD",
     ),
     (r"Authentication failed", "check user, password and authSource of the store's URL"),
-    (r"requires authentication", "name a user in the store's URL, and its password or PROVD_STORE_PASSWORD_FILE"),
+    (
+        r"requires authentication",
+        "name a user in the store's URL, and its password or PROVD_STORE_PASSWORD_FILE",
+    ),
     (
         r"not authorized on|Unauthorized",
         "this user of MongoDB lacks a role: give it the one of deploy/mongodb/roles.json",
@@ -35,8 +38,7 @@ _RULES = (
     (r"certificate has expired", "renew the certificate, and look at this machine's clock"),
     (
         r"CERTIFICATE_VERIFY_FAILED",
-        "name the authority that signed the server's certificate: ssl_ca_certs=FILE in a Redis URL, tlsCAFile=FILE in one"
-        " of MongoDB",
+        "name who signed the server's certificate: ssl_ca_certs=FILE in a Redis URL, tlsCAFile=FILE in one of MongoDB",
     ),
     (
         r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE",

@@ -24,7 +24,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -102,9 +102,22 @@ def to_json(value: Any) -> str:
     return _encode(_to_extended(to_portable(value)))
 
 
-_encode = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
-).encode
+def _make_encode() -> Callable[[Any], str]:
+    """JSON's own encoder, made once: `JSONEncoder.encode` makes one of C for each call, which costs as much as it."""
+    encoder = json.JSONEncoder(
+        ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+    )
+    quote: Any = getattr(json.encoder, "encode_basestring", None)
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    try:
+        encode = make(None, encoder.default, quote, None, ":", ",", False, False, False)
+        encode({}, 0)
+    except TypeError:  # a Python that has none, or another
+        return encoder.encode
+    return lambda value: "".join(encode(value, 0))
+
+
+_encode = _make_encode()
 
 
 def from_json(text: str | bytes) -> Any:

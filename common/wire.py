@@ -230,7 +230,15 @@ def encode_messages(
     """Frame messages of one producer and workflow whose seqs are consecutive: the way back from a spool."""
     first = messages[0]
     header = Header(
-        first.producer_id, first.workflow_id, campaign_id, hostname, pid, rank, first.seq, len(messages), receipt
+        first.producer_id,
+        first.workflow_id,
+        campaign_id,
+        hostname,
+        pid,
+        rank,
+        first.seq,
+        len(messages),
+        receipt,
     )
     shapes: dict[tuple[Any, ...], tuple[int, Shape]] = {}
     rows = [_message_row(message, header, shapes) for message in messages]

@@ -73,7 +73,8 @@ def look_at(broker: Broker, lengths: Mapping[str, int]) -> dict[str, Waiting]:
         first = broker.run([("EVAL", _FIRST_ID, 1, stream) for stream in part])
         now = broker.now_ms()
         for stream, delivered, entry_id in zip(part, pending, first, strict=True):
-            found[stream] = Waiting(lengths[stream], _pending(delivered), _age(entry_id, now))
+            oldest = entry_id if isinstance(entry_id, bytes) else _first_pending(delivered)
+            found[stream] = Waiting(lengths[stream], _pending(delivered), _age(oldest, now))
     return found
 
 
@@ -92,6 +93,13 @@ def _pending(reply: object) -> int:
     if isinstance(reply, Mapping):
         return int(reply.get("pending", 0))
     return int(reply[0]) if isinstance(reply, (list, tuple)) and reply else 0
+
+
+def _first_pending(reply: object) -> object:
+    """The oldest pending entry: as good as the first of all, for a user who may not look at entries."""
+    if isinstance(reply, Mapping):
+        return reply.get("min")
+    return reply[1] if isinstance(reply, (list, tuple)) and len(reply) > 1 else None
 
 
 def _age(entry_id: object, now_ms: int) -> float | None:

@@ -66,9 +66,7 @@ class Beats:
             found = [self._broker.sound(reply) for reply in replies[2 * index : 2 * index + 2]]
             if any(found) and found != self._copied.get(stream):
                 changed[stream] = found
-                read = list(
-                    _read(names.workflow_of_stream(stream), _texts(found[0]), _texts(found[1]), now)
-                )
+                read = list(_read(names.workflow_of_stream(stream), _texts(found[0]), _texts(found[1]), now))
                 self._said[stream] = _said(read)
                 beats += read
         if beats:

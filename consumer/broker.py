@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
+from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -39,12 +40,12 @@ _RAW_REPLIES = ("XREADGROUP", "XAUTOCLAIM", "XCLAIM")
 #: What a server says that is not, or not now, the one to ask. `redis` takes the first word off some of them.
 _NOT_NOW = re.compile(r"\b(MOVED|ASK|TRYAGAIN|CLUSTERDOWN|READONLY|MASTERDOWN|LOADING|NOREPLICAS)\b")
 _NOT_NOW_ERRORS = (
-    redis.exceptions.AskError,  # and MovedError
-    redis.exceptions.TryAgainError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.BusyLoadingError,
+    exceptions.AskError,  # and MovedError
+    exceptions.TryAgainError,
+    exceptions.ClusterDownError,
+    exceptions.MasterDownError,
+    exceptions.ReadOnlyError,
+    exceptions.BusyLoadingError,
 )
 
 #: Commands whose first key is not their first argument: where it is, or the word before it.
@@ -78,6 +79,9 @@ class Broker:
         self.url = mask_url(url)
         self._raw_url = url
         self._connect_timeout_s = connect_timeout_s
+        #: How often a connection was lost so far, also where the client made it anew and nobody else noticed. After
+        #: that, Redis may have been restarted, and have forgotten some of what it had been told.
+        self.breaks = 0
         try:
             self._nodes = Nodes(
                 parse_broker_url(url),
@@ -104,7 +108,8 @@ class Broker:
         return client
 
     def _on_connect(self, connection: Any) -> None:
-        self._nodes.on_connect(connection)
+        if self._nodes.on_connect(connection):
+            self.breaks += 1
 
     def run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send commands, in one go to each server, and return their replies; an error reply is returned in its place.
@@ -171,6 +176,7 @@ class Broker:
             raise
         except (redis.RedisError, OSError, LookupError) as error:
             if not isinstance(error, redis.ResponseError) or _is_not_now(error):
+                self.breaks += 1
                 self._nodes.forget(masters)
             raise self._unavailable(error) from error
 

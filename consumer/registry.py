@@ -28,6 +28,7 @@ class Registry:
         self._workflow_ids = frozenset(workflow_ids)
         self._buckets = 0
         self._due = 0.0
+        self._is_expired = False
         self._by_bucket: list[list[str]] = []
 
     @property
@@ -40,11 +41,16 @@ class Registry:
         """All stream keys."""
         return [stream for bucket in self._by_bucket for stream in bucket]
 
+    def __len__(self) -> int:
+        return sum(map(len, self._by_bucket))
+
     def refresh(self, *, now: bool = False) -> bool:
         """Look again if it is time, or `now`; says whether anything changed. Raises `BrokerUnavailable`."""
         if not now and clock.monotonic() < self._due:
             return False
-        self._buckets = self._buckets or self._read_buckets()
+        if self._is_expired or not self._buckets:
+            self._buckets = self._read_buckets()
+            self._is_expired = False
         buckets = self._buckets or self._default_buckets
         keys = [names.registry_key(self._namespace, bucket) for bucket in range(buckets)]
         replies = self._broker.run([("SMEMBERS", key) for key in keys])
@@ -54,8 +60,9 @@ class Registry:
         return before != self._by_bucket
 
     def expire(self) -> None:
-        """Look again at the next `refresh`, however young the last look is."""
+        """Look again at the next `refresh`, however young the last look is, and at the bucket count, too."""
         self._due = 0.0
+        self._is_expired = True
 
     def keys_of(self, workflow_id: str) -> names.WorkflowKeys:
         """The keys of a workflow; that of its stream only if it has no campaign."""

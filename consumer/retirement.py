@@ -1,7 +1,7 @@
 """Streams whose workflow has ended are removed, so that Redis holds what is going on and nothing else.
 
 - Retired is only what is empty, has nothing pending, and whose every producer has closed in the store (or has been
-  silent for a day). The script checks Redis' part again, in one step.
+  silent for a day), and of which no consumer's spool holds anything. The script checks Redis' part again, in one step.
 - A producer that comes late finds no stream and makes a new one: nothing is lost.
 """
 

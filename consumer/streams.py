@@ -87,7 +87,8 @@ class Streams:
 
     def read(self) -> list[Entry]:
         """Frames from the next streams that have any; empty only when a whole round over all streams found none."""
-        if self._registry.refresh():
+        self._registry.refresh()
+        if len(self._cursors) > len(self._registry):
             self._forget_ended()
         if self._hot and self._read_hot_next:
             self._read_hot_next = False
@@ -116,6 +117,11 @@ class Streams:
         known = set(self._registry.streams)
         self._cursors = {stream: cursor for stream, cursor in self._cursors.items() if stream in known}
         self._hot = [stream for stream in self._hot if stream in known]
+
+    def start_over(self) -> None:
+        """Redis may be another than it was: look again at what there is, and at what is pending under our name."""
+        self._registry.expire()
+        self.rewind()
 
     def rewind(self, stream: str | None = None) -> None:
         """Read what is pending under our name again, of one stream or of all. Nothing may be in hand."""

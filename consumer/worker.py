@@ -90,6 +90,7 @@ class Worker:
         self._in_hand: deque[Entry] = deque()
         self._suspected: deque[Entry] = deque()
         self._ready = False
+        self._breaks = broker.breaks
         self._warned_streams: set[str] = set()
         self._policy_seen = ""
         self._store_outage = Outage("the store", "frames wait in Redis")
@@ -124,8 +125,10 @@ class Worker:
 
     def step(self, stop: threading.Event) -> bool:
         """Take one batch from the streams to the store, then what must go alone; says whether there was anything."""
+        self._look_again()
         busy = self._through(self._read(stop))
-        return self._alone() or busy
+        # What was found on a connection that was lost meanwhile is not all there is.
+        return self._alone() or busy or self._broker.breaks != self._breaks
 
     def _through(self, batch: Batch) -> bool:
         written = self._write(batch)
@@ -267,6 +270,17 @@ class Worker:
             )
 
     # --- trouble ----------------------------------------------------------------------------------------------
+
+    def _look_again(self) -> None:
+        """After a lost connection Redis may have been restarted without the end of its file: what it had been told was
+        acknowledged is then pending under our name again. The client connects anew without a word.
+        """
+        if self._broker.breaks == self._breaks:
+            return
+        self._breaks = self._broker.breaks
+        self._forget()
+        self._streams.start_over()
+        self._claims.hold_off()
 
     def _wait_for_store(self, error: ProvdError, stop: threading.Event) -> None:
         self._forget()

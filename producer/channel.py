@@ -307,8 +307,7 @@ class Channel:
     def is_settled(self) -> bool:
         """Whether all has been said, as far as can be known, and nothing waits: not here, and not on disk."""
         return self.is_closed and not (
-            self._joined
-            or self.has_news or self.open or self.withheld or self.owed or self.awaits_receipts
+            self._joined or self.has_news or self.open or self.withheld or self.owed or self.awaits_receipts
         )
 
     @property

@@ -135,7 +135,7 @@ class Journal:
         """With the right to write: append lines. Raises `SpoolError`; what was written is then told by nobody."""
         path = self._writer.append(lines)
         segment = self._segments[-1] if self._segments else None
-        if segment is None or segment.path != path:
+        if segment is None or segment.path is not path:
             if segment is not None:
                 # The writer has closed the one before by itself: its disk took no whole line.
                 self._note_sealed(segment)
@@ -150,7 +150,7 @@ class Journal:
             return
         first, last = next(iter(fresh)), next(reversed(fresh))
         lines = [line for line in fresh.values() if line is not None]
-        refused = clock.monotonic() < self._refused_until
+        refused = bool(self._refused_until) and clock.monotonic() < self._refused_until
         if not refused and lines:
             try:
                 self.put(channel, first, last, b"".join(lines))

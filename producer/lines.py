@@ -57,12 +57,14 @@ class Lines:
                 return None
             ended_at = started_at + round(duration * 1000)
             parts.append(f',"duration":{duration!r},"ended_at":{time_json(ended_at)}')
-        parts.append(f',"used":{values.to_json(dict(zip(shape.used_names, used)))}')
+        data = {"used": dict(zip(shape.used_names, used))}
         if generated is not None:
             if shape.generated_names is None:
                 return None
-            parts.append(f',"generated":{values.to_json(dict(zip(shape.generated_names, generated)))}')
-        parts.append(f',"started_at":{time_json(started_at)}{self._tail}{seq}}}\n')
+            data["generated"] = dict(zip(shape.generated_names, generated))
+        parts.append(
+            f',{values.to_json(data)[1:-1]},"started_at":{time_json(started_at)}{self._tail}{seq}}}\n'
+        )
         return "".join(parts).encode()
 
     def of(self, row: bytes, shapes: Sequence[Shape], seq: int) -> bytes | None:

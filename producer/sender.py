@@ -104,6 +104,8 @@ class Sender:
         self._channels: list[Channel] = []
         self._queue: deque[tuple[Channel, CutFrame]] = deque()
         self._queued_bytes = 0
+        #: Whether there are frames in the queue that the disk has refused, and that wait for Redis.
+        self._refused = False
         #: Rung when there is news for a sender that sleeps, and when a round cannot wait for the flush interval.
         self._bell = _Bell()
         self._hurry = _Bell()
@@ -242,7 +244,7 @@ class Sender:
         elif len(self._channels) > _CHANNELS:
             self._let_go()
         self._tend_spool()
-        if not self._queue:
+        if not self._refused:
             with self._flushed:
                 self._flush_done = max(self._flush_done, ticket)
                 self._flushed.notify_all()
@@ -314,6 +316,8 @@ class Sender:
                 self._journal.acquit(channel, _span(frame))
         if self._queue:
             self._spool_queue()
+        else:
+            self._refused = False
 
     def _remove(self, batch: Sequence[tuple[Channel, CutFrame]]) -> None:
         """Take sent frames off the queue; a user's thread may have spooled them meanwhile, which does no harm."""
@@ -421,11 +425,13 @@ class Sender:
 
     def _keep(self, refused: list[tuple[Channel, CutFrame]]) -> None:
         """Let frames wait in memory for Redis, as far as there is room, the newest first."""
+        self._refused = False
         for channel, frame in reversed(refused):
             room = self._settings.buffer_bytes - self._queued_bytes
             if self._broker_url and not self._closing and frame.size <= room:
                 self._queued_bytes += frame.size
                 self._queue.appendleft((channel, frame))
+                self._refused = True
             else:
                 lost = _span(frame).common(channel.unwritten) if channel.is_durable else _span(frame)
                 channel.drop(lost, self._journal.refusal)

@@ -56,6 +56,8 @@ def derive_state(
             status = DEGRADED
         return State(status, started_at, ended_at, _duration(workflow, started_at, ended_at))
     unknown_since = watch.unwatched_since(lost_after_s)
+    if unknown_since is not None and started_at is not None:
+        unknown_since = max(unknown_since, started_at)
     until = unknown_since or now
     if status == Status.RUNNING.value:
         heard_at = _last_sign(workflow, producers, beats)

@@ -65,17 +65,23 @@ class MongoStore:
         self.url = mask_url(url)
         milliseconds = int(timeout_s * 1000)
         try:
+            parsed = parse_uri(url)
+            looks: dict[str, Any] = {"heartbeatFrequencyMS": _HEARTBEAT_MS}
+            if "heartbeatFrequencyMS" in parsed["options"]:  # what the URL says stands
+                looks = {}
             self._client: pymongo.MongoClient[Record] = pymongo.MongoClient(
                 url,
                 serverSelectionTimeoutMS=milliseconds,
                 connectTimeoutMS=milliseconds,
-                heartbeatFrequencyMS=_HEARTBEAT_MS,
+                **looks,
                 socketTimeoutMS=max(_ANSWER_MS, milliseconds),
                 appname="provd",
             )
-            name = parse_uri(url).get("database") or DEFAULT_DATABASE
+            name = parsed.get("database") or DEFAULT_DATABASE
             self._database: Database[Record] = self._client.get_database(
-                name, codec_options=CODEC, write_concern=WriteConcern(w="majority", j=True, wtimeout=_MAJORITY_MS)
+                name,
+                codec_options=CODEC,
+                write_concern=WriteConcern(w="majority", j=True, wtimeout=_MAJORITY_MS),
             )
         except (errors.ConfigurationError, errors.InvalidURI, errors.InvalidName, ValueError) as error:
             raise SettingsError(

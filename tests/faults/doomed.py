@@ -127,6 +127,9 @@ def _doom_system_calls(point: str) -> None:
         write(file, data[: len(data) * 2 // 3])
         _die()
 
+    def die(_: Any) -> None:
+        _die()
+
     def unlink(path: Any, *_: Any, **__: Any) -> None:
         if ".jsonl" in str(path):
             _die()
@@ -134,7 +137,7 @@ def _doom_system_calls(point: str) -> None:
     if point == "in the middle of a spool write":
         os.write = torn  # type: ignore[assignment]
     elif point == "between the spool write and fsync":
-        os.fsync = lambda _: _die()
+        os.fsync = die  # type: ignore[assignment]
     elif point == "between the ledger and the removal of the spool file":
         os.unlink = unlink
 
@@ -143,7 +146,7 @@ def main() -> None:
     """Consume until the point is reached."""
     settings, slots, point = Settings(**json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
     _doom_system_calls(point)
-    broker = DoomedBroker(settings.broker_url, connect_timeout_s=1)
+    broker = DoomedBroker(settings.resolved_broker_url(), connect_timeout_s=1)
     broker.before_acknowledging = point in (
         "between the ledger and the acknowledgement",
         "between fsync and the acknowledgement",
@@ -152,7 +155,7 @@ def main() -> None:
         "after the acknowledgement",
         "after a spooled frame's acknowledgement",
     )
-    store = _store(open_store(settings.store_url, timeout_s=1), point)
+    store = _store(open_store(settings.resolved_store_url(), timeout_s=1), point)
     Consumer(settings, broker=broker, store=store, identity=Identity(slots, hostname="head")).run()
 
 

@@ -72,8 +72,12 @@ def test_mongodb_away_for_longer_than_the_claim_time_makes_nobody_steal(
         store.migrate()
         consumers = [make_consumers(settings, slots, stack)() for _ in range(3)]
         with running(consumers[0]), running(consumers[1]), running(consumers[2]):
-            feeder.send(feeder.tasks(600), frame=5)
-            wait_until(lambda: all(consumer.progress.stored for consumer in consumers), 20)
+
+            def all_are_at_work() -> bool:
+                feeder.send(feeder.tasks(100), frame=5)
+                return all(consumer.progress.stored for consumer in consumers)
+
+            wait_until(all_are_at_work, 20)
             if how == "frozen":
                 mongo.pause()
             else:
@@ -166,7 +170,7 @@ def test_a_consumer_that_comes_back_late_neither_takes_back_nor_acknowledges_wha
 ) -> None:
     """Its renewals and its letting go touch only what is still its own."""
     feeder = Feeder(client, namespace)
-    ids = feeder.send(feeder.tasks(3), frame=1)
+    ids: list[Any] = [*feeder.send(feeder.tasks(3), frame=1)]
     client.xreadgroup(names.GROUP, "late", {feeder.keys.stream: ">"})
     client.xclaim(feeder.keys.stream, names.GROUP, "new", 0, ids[:2], justid=True)
 
@@ -175,7 +179,7 @@ def test_a_consumer_that_comes_back_late_neither_takes_back_nor_acknowledges_wha
 
     assert (renewed, released) == (1, 1)
     assert sorted(owners(feeder).values()) == ["late", "new", "new"]
-    idle = {
+    idle: dict[Any, Any] = {
         one["message_id"]: one["time_since_delivered"]
         for one in client.xpending_range(feeder.keys.stream, names.GROUP, "-", "+", 10)
     }

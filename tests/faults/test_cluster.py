@@ -12,6 +12,7 @@ import signal
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,16 @@ def stored_by(port: int) -> float:
     return float(found[1])
 
 
+def answers(port: int) -> bool:
+    """Whether a consumer is there."""
+    return stored_by(port) >= 0
+
+
 def ingest_until_each_has_a_share(ingest: Ingest, ports: list[int]) -> list[float]:
     """Consumers share the work without a leader: under a steady load each gets some of it."""
     for port in ports:
-        wait_until(lambda at=port: stored_by(at) >= 0, 60, "a consumer's metrics")
+        wait_until(partial(answers, port), 60, "a consumer's metrics")
+    shares: list[float] = []
     for _ in range(PARTS):
         ingest.part(PART, pause_s=0.05)
         shares = [stored_by(port) for port in ports]
@@ -139,7 +146,7 @@ def cut_off(replica: RedisServer, master: RedisServer) -> None:
     """From now on the replica gets nothing of what the master takes."""
     replica.pause()
     with master.client() as client:
-        client.execute_command("CLIENT", "KILL", "TYPE", "replica")  # type: ignore[no-untyped-call]
+        client.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
 
 @pytest.mark.parametrize("durability", ["memory", "disk"])

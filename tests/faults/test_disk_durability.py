@@ -316,6 +316,13 @@ def store_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/provd.db"
 
 
+def changed(folder: Path, code: str) -> dict[str, str]:
+    """An environment in which a program begins by running this."""
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": str(folder / "site")}
+
+
 def files(spool: Path) -> list[Path]:
     """What is in a spool."""
     return spool_files([spool], with_open=True) if spool.is_dir() else []
@@ -357,10 +364,8 @@ def test_segments_are_sealed_and_removed_one_by_one(
     """G5: the disk is given back while the program goes on; a segment is sealed when it is large."""
     server = private_redis()
     services = {"PROVD_BROKER_URL": server.url, "PROVD_STORE_URL": store_url, "PROVD_NAMESPACE": "t"}
-    (tmp_path / "job" / "sitecustomize.py").write_text(
-        "from provd.producer import journal\njournal.SEGMENT_BYTES = 20_000\n"
-    )
-    environment = {**DISK, "PYTHONPATH": str(tmp_path / "job")}
+    smaller = changed(tmp_path, "from provd.producer import journal\njournal.SEGMENT_BYTES = 20_000\n")
+    environment = {**DISK, **smaller}
 
     with running_job(script, server.url, tmp_path / "spool", environment) as job:
         for _ in range(5):
@@ -399,6 +404,40 @@ def test_redis_that_loses_everything_gets_everything_again(
     done = run_provd("consume", "--workflow-id", "job", "--exit-when-done", env=services)
     assert done.returncode == 0, done.stderr
     assert run_provd("runs", "verify", "job", env=services).returncode == 0
+
+
+@pytest.mark.parametrize("fate", ["damaged on the way", "retired with its stream"])
+def test_what_is_not_confirmed_while_the_rest_is_gets_sent_again(
+    script: Script, private_redis: PrivateRedis, tmp_path: Path, fate: str
+) -> None:
+    """G2: the good copy of what was damaged is the producer's; so is what a stream had when it was retired."""
+    server = private_redis()
+    environment = {
+        **DISK,
+        **changed(tmp_path, "from provd.producer import receipts\nreceipts._GAP_S = (0.3, 5.0)\n"),
+    }
+
+    with running_job(script, server.url, tmp_path / "spool", environment) as job, server.client() as client:
+        # Given messages that Redis has
+        job.do("work 100")
+        job.do("flush")
+        lost = in_redis(server.url)
+        assert numbers(lost) == set(range(1, 103))
+        (stream,) = client.scan_iter(match="t:*:stream:*")
+
+        # When they are gone, without a trace or with receipts for later ones alone
+        if fate == "damaged on the way":
+            client.xtrim(stream, maxlen=0)
+            job.do("work 100")
+            job.do("flush")
+            head = stream.decode().partition(":stream:")[0]
+            client.hset(f"{head}:stored:job", lost[0].producer_id, "103-202")
+        else:
+            client.delete(stream)
+
+        # Then the producer sends them again, by itself
+        wait_until(lambda: numbers(in_redis(server.url)) >= numbers(lost), 30, "the second sending")
+        assert job.end() == ""
 
 
 def test_what_nobody_has_confirmed_is_left_sealed_for_replay(

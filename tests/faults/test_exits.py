@@ -694,7 +694,7 @@ def test_a_full_spool_disk_while_redis_is_away_drops_and_counts_and_the_count_is
     services = {
         "PROVD_BROKER_URL": server.url, "PROVD_NAMESPACE": "t", "PROVD_SPOOL_DIR": str(spool),
         "PROVD_DURABILITY": durability, "PROVD_SPOOL_FREE_FLOOR": "0", "PROVD_BUFFER_BYTES": str(1 << 20),
-        "PROVD_STORE_URL": f"sqlite:///{tmp_path}/provd.db",
+        "PROVD_EXIT_DRAIN_S": "30", "PROVD_STORE_URL": f"sqlite:///{tmp_path}/provd.db",
     }  # fmt: skip
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (262144, 262144))\n"
     source = HEAD + (limited if limit == "file_size" else "") + FILLING
@@ -720,9 +720,8 @@ def test_a_full_spool_disk_while_redis_is_away_drops_and_counts_and_the_count_is
         run_provd("consume", "-w", "w1", "--exit-when-done", "--grace", "1", env=services)
         run_provd("replay", str(spool), "--recover", "--store", services["PROVD_STORE_URL"], env=services)
         verified = json.loads(run_provd("runs", "verify", "w1", "--json", env=services).stdout)
-    print(errors, verified)
-    assert verified["missing"] == 0, verified
-    assert verified["stored"] + verified["dropped"] == verified["produced"] >= 403
+    assert verified["missing"] == 0, (verified, errors)
+    assert verified["stored"] + verified["dropped"] == verified["produced"] >= 403, (verified, errors)
     if limit == "disk":
         assert verified["dropped"] > 0
         assert "dropped" in errors

@@ -46,7 +46,7 @@ def feed(client: redis.Redis, first: int, count: int) -> list[Feeder]:
     return feeders
 
 
-def used(client: redis.Redis) -> int:
+def used(client: Any) -> int:
     client.execute_command("MEMORY", "PURGE")
     return int(client.info("memory")["used_memory_dataset"])
 
@@ -62,7 +62,7 @@ def sizes(consumer: Any) -> dict[str, int]:
         seen.add(id(value))
         slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
         for name in [*getattr(value, "__dict__", {}), *slots]:
-            inner = getattr(value, name, None)
+            inner: Any = getattr(value, name, None)
             if isinstance(inner, (dict, list, set, frozenset)) or hasattr(inner, "popleft"):
                 found[f"{path}.{name}"] = len(inner)
             else:

@@ -71,7 +71,8 @@ def test_mongodb_killed_twice_in_the_middle_of_ingest_loses_and_doubles_nothing(
         consumer = make_consumers(settings_for(redis_url, url, namespace, tmp_path), slots, stack)()
         with running(consumer):
             for share in (0.2, 0.5):
-                wait_until(lambda share=share: feeder.length() < (1 - share) * 600, 30)
+                most = (1 - share) * 600
+                wait_until(lambda most=most: bool(feeder.length() < most), 30)  # type: ignore[misc]
                 mongo.kill()
                 assert feeder.length() > 0
                 mongo.start()
@@ -314,7 +315,7 @@ def ingest_with(
     """A workflow goes into the store while `fault` is on, and must come out whole with nothing quarantined."""
     feeder = Feeder(client, settings.namespace)
     feeder.send([feeder.hello(), *feeder.tasks(199)], frame=50)
-    with ExitStack() as stack, opened_store(settings.store_url) as store:
+    with ExitStack() as stack, opened_store(settings.resolved_store_url()) as store:
         store.migrate()
         consumer = make_consumers(settings, slots, stack)()
         fault(failpoint)
@@ -431,9 +432,7 @@ def test_a_document_that_the_server_refuses_for_ever_is_the_only_one_in_quaranti
         with pymongo.MongoClient[dict[str, Any]](mongo_url) as admin:
             database = admin.get_default_database()
             database.command("collMod", names.TASKS, validator={"used.epochs": {"$ne": 13}})
-        consumer = make_consumers(
-            plain_settings(redis_url, mongo_url, namespace, tmp_path), slots, stack
-        )()
+        consumer = make_consumers(plain_settings(redis_url, mongo_url, namespace, tmp_path), slots, stack)()
         consumer.run_until_empty()
 
         (item,) = store.find(names.QUARANTINE, {})

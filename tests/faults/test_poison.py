@@ -153,7 +153,7 @@ def test_outages_of_the_store_never_count_against_a_frame(
         client.xreadgroup(names.GROUP, "head-0", {feeder.keys.stream: "0"})
     settings = plain_settings(redis_url, url, namespace, tmp_path)
     with ExitStack() as stack, opened_store(url) as store:
-        failing: Any = _EndsBeforeWriting(open_store(url, timeout_s=0.2), mongo, times=2 * CONDEMNED_AFTER)
+        failing: Any = _EndsBeforeWriting(open_store(url, timeout_s=0.2), mongo, times=CONDEMNED_AFTER + 1)
         consumer = stack.enter_context(
             Consumer(
                 settings,

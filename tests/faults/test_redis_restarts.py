@@ -74,8 +74,8 @@ def services(server: RedisServer, mongo_url: str, folder: Path) -> dict[str, str
         "PROVD_NAMESPACE": "ns",
         "PROVD_SPOOL_DIR": str(folder / "spool"),
         "PROVD_BATCH_MESSAGES": "100",
-        # A consumer that was busy while Redis restarted takes what Redis forgot it had acknowledged as abandoned.
-        "PROVD_CLAIM_AFTER_S": "2",
+        # Nobody takes over what Redis has forgotten was acknowledged: whose it was finds it.
+        "PROVD_CLAIM_AFTER_S": "600",
         "XDG_RUNTIME_DIR": str(folder),
     }
 
@@ -95,7 +95,9 @@ def in_redis(server: RedisServer) -> dict[str, Ranges]:
 
 def verified(run_provd: RunProvd, environment: Mapping[str, str]) -> dict[str, Any]:
     """The books, as `provd runs verify` gives them."""
-    books: dict[str, Any] = json.loads(run_provd("runs", "verify", WORKFLOW, "--json", env=environment).stdout)
+    books: dict[str, Any] = json.loads(
+        run_provd("runs", "verify", WORKFLOW, "--json", env=environment).stdout
+    )
     return books
 
 
@@ -128,7 +130,7 @@ def test_redis_that_syncs_always_is_killed_three_times_and_nothing_is_lost(
     try:
         with opened_store(mongo_url) as store:
             for enough in (200, 1500, 3000):
-                wait_until(lambda enough=enough: stored(store) > enough, 60)
+                wait_until(lambda enough=enough: stored(store) > enough, 60)  # type: ignore[misc]
                 server.kill()
                 server.start()
             ends = [producer.communicate(timeout=60) for producer in producers]
@@ -239,6 +241,65 @@ def test_what_redis_lost_is_counted_as_missing_exactly_and_everyone_goes_on(
     assert consumer.wait(30) == 0
 
 
+@pytest.mark.parametrize(
+    ("event", "config"),
+    [
+        ("power cut, everysec", {"appendfsync": "everysec"}),
+        ("killed, no file", {"appendonly": "no"}),
+    ],
+)
+def test_what_redis_lost_is_sent_again_by_producers_that_are_durable_on_disk(
+    private_redis: PrivateRedis,
+    script: Script,
+    start_provd: StartProvd,
+    run_provd: RunProvd,
+    mongo_url: str,
+    tmp_path: Path,
+    event: str,
+    config: dict[str, str],
+) -> None:
+    """G2: `durability: disk`: without a receipt of the store nothing is let go of, so the gap closes by itself."""
+    server = private_redis(config=config)
+    environment = services(server, mongo_url, tmp_path) | {"PROVD_DURABILITY": "disk"}
+    consumer = start_provd("consume", env=environment)
+    producer = script.start(PRODUCER, env=environment)
+    try:
+        with opened_store(mongo_url) as store:
+            finish_part(producer)
+            wait_until(lambda: stored(store) == 500, 30)
+            wait_until(lambda: not in_redis(server), 30)
+            consumer.send(signal.SIGSTOP)
+            wait_until(lambda: state_of(consumer) == "T")
+            before = append_only_file(server).stat().st_size if "appendonly" not in config else 0
+            for _ in range(2):
+                begin_part(producer)
+                finish_part(producer)
+            had = in_redis(server)
+            power_cut(server, before) if event.startswith("power") else server.kill()
+            server.start()
+            has = in_redis(server)
+            (producer_id,) = had
+            assert len(had[producer_id].minus(has.get(producer_id, Ranges()))) > 0
+
+            # The producer still runs: it finds out by itself, and nobody replays anything
+            consumer.send(signal.SIGCONT)
+            begin_part(producer)
+            finish_part(producer)
+            wait_until(lambda: stored(store) == TASKS, 60)
+            begin_part(producer)
+            _, errors = producer.communicate(timeout=60)
+            assert producer.returncode == 0, errors
+            wait_until(lambda: verified(run_provd, environment)["complete"], 60)
+            books = verified(run_provd, environment)
+            assert (books["missing"], books["stored"]) == (0, books["produced"])
+            assert stored(store) == TASKS
+    finally:
+        producer.kill()
+        producer.communicate()
+    consumer.send(signal.SIGTERM)
+    assert consumer.wait(30) == 0
+
+
 def finish_part(producer: subprocess.Popen[str]) -> None:
     assert producer.stdout is not None
     line = producer.stdout.readline()
@@ -262,7 +323,7 @@ def test_acknowledgement_and_deletion_stay_together_when_redis_is_killed(
         feeder.send(feeder.tasks(4000), frame=5)
         consumer = start_provd("consume", env=environment)
         for share in (0.25, 0.5, 0.75):
-            wait_until(lambda share=share: feeder.length() < 800 * (1 - share), 30)
+            wait_until(lambda share=share: feeder.length() < 800 * (1 - share), 30)  # type: ignore[misc]
             server.kill()
             # The end of the file may be torn in the middle of anything.
             file = append_only_file(server)
@@ -271,6 +332,31 @@ def test_acknowledgement_and_deletion_stay_together_when_redis_is_killed(
         wait_until(lambda: feeder.length() == 0, 30)
         assert feeder.pending() == 0
         assert stored(store) == 4000
+        consumer.send(signal.SIGTERM)
+        assert consumer.wait(30) == 0
+
+
+def test_what_redis_forgets_was_acknowledged_is_read_again_at_once_by_whose_it_was(
+    private_redis: PrivateRedis, start_provd: StartProvd, mongo_url: str, tmp_path: Path
+) -> None:
+    """G2: Redis is another between two commands of the consumer, which connects anew without an error."""
+    server = private_redis()
+    with server.client() as client, opened_store(mongo_url) as store:
+        feeder = Feeder(client, "ns")
+        feeder.send(feeder.tasks(100), frame=10)
+        consumer = start_provd("consume", env=services(server, mongo_url, tmp_path))
+        wait_until(lambda: feeder.length() == 0, 30)
+        consumer.send(signal.SIGSTOP)
+        wait_until(lambda: state_of(consumer) == "T")
+        server.kill()
+        file = append_only_file(server)
+        os.truncate(file, file.read_bytes().index(b"XACK"))
+        server.start()
+        assert feeder.length() == feeder.pending() == 10
+
+        consumer.send(signal.SIGCONT)
+        wait_until(lambda: feeder.length() == 0, 30)
+        assert stored(store) == 100
         consumer.send(signal.SIGTERM)
         assert consumer.wait(30) == 0
 
@@ -287,7 +373,7 @@ def test_a_redis_that_comes_back_without_its_memory_is_served_from_the_start(
             with server.client() as client:
                 feeder = Feeder(client, "ns")
                 feeder.send(feeder.tasks(100), frame=5)
-                wait_until(lambda round_=round_: stored(store) == 100 * round_, 30)
+                wait_until(lambda round_=round_: stored(store) == 100 * round_, 30)  # type: ignore[misc]
             server.kill()
             server.start()
         consumer.send(signal.SIGTERM)

@@ -22,7 +22,7 @@ from tests.integration.feeder import BUCKETS, Feeder
 from tests.services.waiting import wait_until
 
 #: Frames that come after the goodbye, one at a time, each to a stream that is being retired.
-LATE = 300
+LATE = 100
 
 
 @pytest.fixture

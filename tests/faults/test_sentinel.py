@@ -34,7 +34,7 @@ pytestmark = pytest.mark.sentinel
 WORKFLOW = "failover.1"
 
 #: Tasks of each producer: before the failover and replicated, before it and not replicated, during it, after it.
-REPLICATED, UNREPLICATED, DURING, AFTER = 1_000, 500, 4_000, 500
+REPLICATED, UNREPLICATED, DURING, AFTER = 500, 300, 2_000, 300
 
 MakeSentinel = Callable[..., RedisSentinel]
 
@@ -43,9 +43,12 @@ MakeSentinel = Callable[..., RedisSentinel]
 def make_sentinel(tmp_path: Path) -> Iterator[MakeSentinel]:
     made: list[RedisSentinel] = []
 
-    def make(**config: str) -> RedisSentinel:
+    def make(*, password: str = "", sentinel_password: str = "", **config: str) -> RedisSentinel:
+        folder = tmp_path / "sentinel"
         try:
-            made.append(RedisSentinel(tmp_path / "sentinel", config=config))
+            made.append(
+                RedisSentinel(folder, config=config, password=password, sentinel_password=sentinel_password)
+            )
         except ServiceMissing as missing:
             pytest.fail(str(missing))
         made[-1].start()
@@ -80,7 +83,7 @@ def cut_off(replicas: Sequence[RedisServer], master: RedisServer) -> None:
     for replica in replicas:
         replica.pause()
     with master.client() as client:
-        client.execute_command("CLIENT", "KILL", "TYPE", "replica")  # type: ignore[no-untyped-call]
+        client.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
 
 def frames_in(server: RedisServer) -> int:
@@ -125,7 +128,7 @@ def test_a_master_killed_during_ingest(
         acknowledged = frames_in(master)
 
         # When the master dies in the middle of more
-        ingest.begin(DURING, pause_s=0.03)
+        ingest.begin(DURING, pause_s=0.06)
         wait_until(lambda: frames_in(master) > acknowledged, 30)
         master.kill()
         killed_at = time.monotonic()
@@ -187,13 +190,13 @@ def test_a_master_that_lives_on_after_its_failover_takes_nothing_with_it(
     ingest = Ingest(tmp_path / "job", services, [WORKFLOW], each=2)
     before = sentinel.master
     try:
-        ingest.begin(DURING, pause_s=0.03)
-        wait_until(lambda: tasks.estimated_document_count() > 500, 30)
+        ingest.begin(DURING, pause_s=0.06)
+        wait_until(lambda: tasks.estimated_document_count() > 300, 30)
         if how == "frozen":
             before.pause()
         else:
             with sentinel.sentinels[0].client() as client:
-                client.execute_command("SENTINEL FAILOVER", SERVICE)  # type: ignore[no-untyped-call]
+                client.execute_command("SENTINEL FAILOVER", SERVICE)
         sentinel.wait_for_failover(before)
         before.resume()
         ingest.finish()
@@ -291,8 +294,9 @@ def test_a_lost_connection_is_not_made_again_to_a_master_that_was(make_sentinel:
     again = ProducerBroker(sentinel.url, namespace="ns", buckets=16, timeout_s=1)
     again.open()
     assert again.generation != before
-    for one in (producer, consumer, again):
-        one.close()
+    for broker in (producer, again):
+        broker.close()
+    consumer.close()
 
 
 def _answers(broker: ConsumerBroker) -> bool:
@@ -301,6 +305,22 @@ def _answers(broker: ConsumerBroker) -> bool:
     except BrokerUnavailable:
         return False
     return True
+
+
+def test_servers_and_sentinels_each_have_their_own_password(make_sentinel: MakeSentinel) -> None:
+    """G8: and neither is shown when it is wrong, or missing."""
+    url = make_sentinel(password="geheim12", sentinel_password="geheim34").url
+    producer = ProducerBroker(url, namespace="ns", buckets=16, timeout_s=1)
+    producer.open()
+    producer.close()
+    consumer = ConsumerBroker(url, connect_timeout_s=1)
+    consumer.ping()
+    consumer.close()
+
+    for wrong in (url.replace("geheim12", "geheim56"), url.replace("geheim34", "geheim56")):
+        with pytest.raises(BrokerUnavailable) as caught:
+            ConsumerBroker(wrong, connect_timeout_s=1).ping()
+        assert "geheim" not in str(caught.value)
 
 
 def test_a_service_that_the_sentinels_do_not_know_is_named(make_sentinel: MakeSentinel) -> None:

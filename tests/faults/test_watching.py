@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from provd.common.errors import StoreUnavailable
 from provd.consumer.metrics import METRICS
+from provd.query.tasks import TaskQuestion, find_tasks
 from provd.store.open import open_store
 from tests.conftest import RunProvd, StartProvd
+from tests.integration.consuming import opened_store
 from tests.integration.feeder import Feeder
 from tests.services.mongo_server import MongoServer
 from tests.services.ports import free_port
@@ -50,6 +53,15 @@ def rows(run_provd: RunProvd, env: dict[str, str], *args: str) -> list[dict[str,
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+def is_stored(env: dict[str, str]) -> bool:
+    """Whether a task has reached the store, which the consumer makes."""
+    try:
+        with opened_store(env["PROVD_STORE_URL"]) as store:
+            return store.count("tasks", {}) > 0
+    except StoreUnavailable:
+        return False
+
+
 def scrape(port: int) -> dict[str, float]:
     """Every sample that the endpoint serves now."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
@@ -79,8 +91,7 @@ def test_running_tasks_of_a_killed_producer_read_lost_and_no_sooner_than_somebod
     try:
         assert producer.stdout is not None
         assert producer.stdout.readline() == "running\n"
-        wait_until((tmp_path / "provd.db").exists, 30)
-        wait_until(lambda: rows(run_provd, env, "tasks", "-w", "watched"), 30)
+        wait_until(lambda: is_stored(env), 30)
         (task,) = rows(run_provd, env, "tasks", "--status", "RUNNING")
         assert task["status"] == "RUNNING"
     finally:
@@ -90,7 +101,9 @@ def test_running_tasks_of_a_killed_producer_read_lost_and_no_sooner_than_somebod
 
     # Then it is LOST once somebody has watched in vain for long enough
     impatient = env | {"PROVD_LOST_AFTER_S": "1"}
-    wait_until(lambda: rows(run_provd, impatient, "tasks", "--status", "LOST"), 30)
+    with opened_store(env["PROVD_STORE_URL"]) as store:
+        wait_until(lambda: list(find_tasks(store, TaskQuestion(statuses=("LOST",)), lost_after_s=1)), 30)
+    assert len(rows(run_provd, impatient, "tasks", "--status", "LOST")) == 1
     assert rows(run_provd, impatient, "tasks", "--status", "RUNNING") == []
     (run,) = rows(run_provd, impatient, "runs", "tail")
     (shown,) = rows(run_provd, impatient, "runs", "show", "watched")
@@ -123,8 +136,7 @@ def test_a_run_whose_consumer_is_away_reads_unknown_and_not_lost(
         assert producer.stdout is not None
         assert producer.stdout.readline() == "running\n"
         consumer = start_provd("consume", env=env)
-        wait_until((tmp_path / "provd.db").exists, 30)
-        wait_until(lambda: rows(run_provd, env, "tasks", "-w", "watched"), 30)
+        wait_until(lambda: is_stored(env), 30)
 
         consumer.kill()
         wait_until(lambda: rows(run_provd, env, "runs", "tail")[0].get("unknown_since"), 30)

@@ -215,3 +215,28 @@ def test_looking_sets_nothing_in_redis(
 
         assert (result.returncode, client.dbsize()) == (0, 0)
     assert "nothing is under way" in result.stdout
+
+
+def test_a_user_who_may_not_look_at_entries_sees_how_many_wait_and_how_old_those_in_hand_are(
+    run_provd: RunProvd, private_redis: PrivateRedis, store_url: str, store: Store
+) -> None:
+    server = private_redis()
+    with server.client() as client:
+        taken, waiting = Feeder(client, "provd", "taken"), Feeder(client, "provd", "waiting")
+        taken.whole_run(3)
+        waiting.whole_run(3)
+        client.xreadgroup("provd", "someone", {taken.keys.stream: ">"})
+        rights = "+ping +info +time +select +get +smembers +hvals +hgetall +xlen +xpending"
+        client.execute_command("ACL", "SETUSER", "looker", "on", ">looking", "%R~*", *rights.split())
+    url = server.url.replace("redis://", "redis://looker:looking@")
+
+    result = run_provd("status", "--json", env={"PROVD_BROKER_URL": url, "PROVD_STORE_URL": store_url})
+
+    assert result.returncode == 0, result.stdout
+    views = {view["workflow_id"]: view for view in document(result)["workflows"]}
+    assert (views["taken"]["frames"], views["taken"]["pending"], views["taken"]["oldest_s"] >= 0) == (
+        1,
+        1,
+        True,
+    )
+    assert (views["waiting"]["frames"], "oldest_s" in views["waiting"]) == (1, False)

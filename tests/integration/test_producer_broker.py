@@ -55,7 +55,7 @@ def test_another_master_of_a_replica_is_another_generation(private_redis: Callab
         client.replicaof("127.0.0.1", second.port)
         with pytest.raises(BrokerUnavailable, match="read only"):
             Broker(first.url, namespace="other", buckets=16, timeout_s=1).open()
-        client.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]
+        client.execute_command("REPLICAOF", "NO", "ONE")
     after = open_broker(first.url)
 
     assert after.generation != before.generation

@@ -83,8 +83,8 @@ def test_a_replayed_spool_holds_the_very_messages_that_redis_would_have_got(
 def test_redis_going_away_in_the_middle_loses_nothing(
     script: Script, private_redis: Callable[..., RedisServer], tmp_path: Path
 ) -> None:
-    # Given a program that works before, during and after an outage of Redis
-    server = private_redis()
+    # Given a program that works before, during and after an outage of a Redis that forgets nothing
+    server = private_redis(config={"appendfsync": "always"})
     spool = tmp_path / "spool"
     process = script.start(
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -298,6 +299,22 @@ def test_without_a_bucket_count_the_producers_user_spools_and_says_what_to_do(
     assert done.returncode == 0
     assert "start `provd consume` first" in done.stderr
     assert list((Path(os.environ["HOME"]) / "data" / "spool").rglob("*.jsonl*"))
+
+
+def test_status_with_the_readers_user_says_what_waits(
+    filled: tuple[Site, WorkflowKeys], run_provd: RunProvd, tmp_path: Path
+) -> None:
+    """Not how old it is: the age stands in the entries, which this user does not read."""
+    site, keys = filled
+    with site.client("admin") as admin:
+        waiting = admin.xlen(keys.stream)
+    env = {"PROVD_BROKER_URL": site.url("provd-reader"), "PROVD_STORE_URL": f"sqlite:///{tmp_path}/none.db"}
+
+    done = run_provd("status", "--json", env=env)
+
+    assert "NOPERM" not in done.stdout + done.stderr
+    views = [json.loads(line) for line in done.stdout.splitlines() if '"w1"' in line]
+    assert str(views).count(f"'frames': {waiting}") == 1, done.stdout
 
 
 def test_doctor_with_the_readers_user_is_content(site: Site, run_provd: RunProvd, tmp_path: Path) -> None:

@@ -79,7 +79,13 @@ def script(clean_env: Path, tmp_path: Path) -> Script:
     return Script(folder, dict(os.environ))
 
 
-@pytest.mark.parametrize("asks_clients", [False, True], ids=["server-certificate", "both-certificates"])
+@pytest.mark.parametrize(
+    "asks_clients",
+    [
+        pytest.param(False, id="server-certificate", marks=pytest.mark.long),
+        pytest.param(True, id="both-certificates"),
+    ],
+)
 def test_a_workflow_goes_over_tls_from_the_program_to_the_reader(
     asks_clients: bool,
     tls_redis: StartRedis,
@@ -149,7 +155,9 @@ def test_a_redis_that_cannot_be_trusted_is_refused_with_what_mends_it(
         consumer.ping()
     consumer.close()
     produced = script.run(WORK, env={"PROVD_BROKER_URL": url})
-    checked = run_provd("doctor", env={"PROVD_BROKER_URL": url, "COLUMNS": "1000"})
+    checked = run_provd(
+        "doctor", env={"PROVD_BROKER_URL": url, "PROVD_STORE_URL": "sqlite:///none.db", "COLUMNS": "1000"}
+    )
 
     assert produced.returncode == 0
     assert advice in produced.stderr
@@ -161,7 +169,7 @@ def test_a_redis_that_cannot_be_trusted_is_refused_with_what_mends_it(
 @pytest.mark.parametrize(
     ("whose", "names", "asks_clients", "advice"),
     [
-        pytest.param("", (), False, "tlsCAFile=FILE", id="no-authority-named"),
+        pytest.param("", (), False, "tlsCAFile=FILE", id="no-authority-named", marks=pytest.mark.long),
         pytest.param("theirs", (), False, "tlsCAFile=FILE", id="another-authority"),
         pytest.param("ours", ("elsewhere.example",), False, "in its certificate", id="another-name"),
         pytest.param("ours", (), True, "tlsCertificateKeyFile=FILE", id="no-client-certificate"),
@@ -210,7 +218,7 @@ def test_a_certificates_file_that_is_not_there_is_named(tls_redis: StartRedis, r
     broker = ProducersBroker(url, namespace="n", buckets=1, timeout_s=5)
     with pytest.raises(BrokerUnavailable, match="No such file"):
         broker.open()
-    checked = run_provd("doctor", env={"PROVD_BROKER_URL": url})
+    checked = run_provd("doctor", env={"PROVD_BROKER_URL": url, "PROVD_STORE_URL": "sqlite:///none.db"})
 
     assert checked.returncode == 3
     assert "Traceback" not in checked.stderr

@@ -37,7 +37,7 @@ class MongoReplicaSet:
         for member in self.members:
             member.child.start()
         for member in self.members:
-            wait_until(lambda one=member: one.hello() is not None, _READY_S, f"mongod at {member.host}")
+            wait_until(member.hello, _READY_S, f"mongod at {member.host}")
         config = {
             "_id": NAME,
             "members": [{"_id": number, "host": one.host} for number, one in enumerate(self.members)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class RedisCluster:
         wait_until(lambda: all(self._has_met(server) for server in self.servers), _READY_S, "a cluster")
         for number, server in enumerate(self.servers[self._masters :]):
             master = _ask(self.servers[number], "CLUSTER", "MYID")
-            wait_until(lambda s=server, m=master: self._replicates(s, m), _READY_S, "a replica's master")
+            wait_until(partial(self._replicates, server, master), _READY_S, "a replica's master")
         wait_until(lambda: all(map(self._is_sound, self.servers)), _READY_S, "a sound cluster")
 
     def master_of(self, key: str) -> RedisServer:
@@ -135,7 +136,7 @@ class RedisCluster:
 def _ask(server: RedisServer, *command: Any) -> Any:
     with server.client() as client:
         client.response_callbacks.pop("CLUSTER SLOTS", None)
-        return client.execute_command(*command)  # type: ignore[no-untyped-call]
+        return client.execute_command(*command)
 
 
 def _is_ok(server: RedisServer) -> bool:

@@ -33,17 +33,40 @@ sentinel parallel-syncs {service} 2
 class RedisSentinel:
     """Three servers, of which the Sentinels keep one as master."""
 
-    def __init__(self, folder: Path, *, config: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: Mapping[str, str] | None = None,
+        password: str = "",
+        sentinel_password: str = "",
+    ) -> None:
         """`config` is that of every server. A replica takes part in the first synchronisation at once."""
         settings = {"repl-diskless-sync-delay": "0", **(config or {})}
-        self.servers = [RedisServer(folder / f"redis-{number}", config=settings) for number in range(3)]
-        self.sentinels = [_Sentinel(folder / f"sentinel-{number}", self.servers[0]) for number in range(3)]
+        if password:
+            settings |= {"requirepass": password, "masterauth": password}
+        self._password = password
+        self._sentinel_password = sentinel_password
+        self.servers = [
+            RedisServer(
+                folder / f"redis-{number}", config=settings, credentials=f":{password}" if password else ""
+            )
+            for number in range(3)
+        ]
+        self.sentinels = [
+            _Sentinel(
+                folder / f"sentinel-{number}", self.servers[0], password=password, own=sentinel_password
+            )
+            for number in range(3)
+        ]
 
     @property
     def url(self) -> str:
         """The address that provd is given."""
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{hosts}/{SERVICE}"
+        user = f":{self._password}@" if self._password else ""
+        option = f"?sentinel_password={self._sentinel_password}" if self._sentinel_password else ""
+        return f"redis+sentinel://{user}{hosts}/{SERVICE}{option}"
 
     def start(self) -> None:
         """Start all, and return when the replicas follow the master and the Sentinels know everybody."""
@@ -64,9 +87,8 @@ class RedisSentinel:
     @property
     def master(self) -> RedisServer:
         """The server that the first Sentinel has as master."""
-        with self.sentinels[0].client() as client:
-            _, port = client.sentinel_get_master_addr_by_name(SERVICE)
-        return next(server for server in self.servers if server.port == int(port))
+        port = self.sentinels[0].master_port()
+        return next(server for server in self.servers if server.port == port)
 
     def replicas_of(self, server: RedisServer) -> int:
         """How many replicas follow this server, and have all that it had when they began."""
@@ -99,17 +121,24 @@ class RedisSentinel:
 class _Sentinel:
     """One Sentinel; it keeps what it learns in its configuration file."""
 
-    def __init__(self, folder: Path, master: RedisServer) -> None:
+    def __init__(self, folder: Path, master: RedisServer, *, password: str, own: str) -> None:
+        """`password` is that of the servers, `own` that of the Sentinels; empty for none."""
         folder.mkdir(parents=True)
         self.port = free_port()
         file = folder / "sentinel.conf"
         file.write_text(_SENTINEL.format(port=self.port, folder=folder, service=SERVICE, master=master.port))
+        self._own = own
+        with file.open("a") as more:
+            more.write(f"sentinel auth-pass {SERVICE} {password}\n" if password else "")
+            more.write(f"requirepass {own}\n" if own else "")
         self.child = Child(
             [find_redis_server().path, str(file), "--sentinel"], log=folder / "sentinel.log", cwd=folder
         )
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, socket_timeout=5, decode_responses=True)
+        return redis.Redis(
+            port=self.port, password=self._own or None, socket_timeout=5, decode_responses=True
+        )
 
     def knows(self, *, replicas: int, sentinels: int) -> bool:
         try:
@@ -122,13 +151,14 @@ class _Sentinel:
     def quorum(self) -> str:
         try:
             with self.client() as client:
-                return str(client.execute_command("SENTINEL", "CKQUORUM", SERVICE))  # type: ignore[no-untyped-call]
+                return str(client.execute_command("SENTINEL", "CKQUORUM", SERVICE))
         except redis.ResponseError as error:
             return str(error)
 
     def master_port(self) -> int:
         with self.client() as client:
-            return int(client.sentinel_get_master_addr_by_name(SERVICE)[1])
+            address: Any = client.sentinel_get_master_addr_by_name(SERVICE)
+        return int(address[1])
 
 
 def _is_master(server: RedisServer) -> bool:

@@ -27,6 +27,8 @@ from tests.services.waiting import wait_until
 _ROOT = Path(__file__).resolve().parents[2]
 _DEPLOY = _ROOT / "deploy"
 _REDIS_CONF = _DEPLOY / "redis" / "redis.conf"
+_USERS = _DEPLOY / "redis" / "users.acl"
+_SELECTORS = "(+get %R~provd:buckets) (+hget %R~provd:{*}:stored:*)"
 _UNIT = _DEPLOY / "systemd" / "provd-consume.service"
 _SBATCH = _DEPLOY / "slurm" / "campaign.sbatch"
 _COMPOSE_SCHEMA = _ROOT / "tests" / "schemas" / "compose-spec.json"
@@ -127,6 +129,32 @@ def test_redis_listens_on_this_machine_alone_and_has_no_password_in_its_file() -
     assert settings["bind"] == "127.0.0.1 -::1"
     assert settings["protected-mode"] == "yes"
     assert "requirepass" not in settings
+
+
+def test_the_users_load_in_every_redis_and_a_producer_adds_and_does_not_read(
+    configured_redis: redis.Redis,
+) -> None:
+    """Redis 6.2 has neither selectors nor `%R~`: its form is the one that docs/security.md states."""
+    # Given
+    admin: Any = configured_redis
+    major = int(admin.info("server")["redis_version"].split(".")[0])
+    text = _USERS.read_text()
+    if major < 7:
+        text = text.replace(_SELECTORS, "+get +hget ~provd:buckets ~provd:{*}:stored:*").replace("%R~", "~")
+    for line in text.splitlines()[1:]:
+        _, name, *rules = re.findall(r"\([^)]*\)|\S+", line)
+        admin.execute_command("ACL", "SETUSER", name, *rules, ">secret")
+    port = configured_redis.connection_pool.connection_kwargs["port"]
+    stream = "provd:{1}:stream:-:w"
+
+    # When
+    with redis.Redis(port=port, username="provd-producer", password="secret") as producer:
+        producer.xadd(stream, {"h": b"x", "b": b"y"})
+
+        # Then
+        for command in (("XRANGE", stream, "-", "+"), ("DEL", stream), ("FLUSHALL",), ("KEYS", "*")):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                producer.execute_command(*command)
 
 
 # --- Compose ---------------------------------------------------------------------------------------------------

@@ -92,3 +92,13 @@ def test_the_last_sign_is_the_later_of_beat_and_arrival() -> None:
     assert last_sign({"received_at": at(15)}, at(9)) == at(15)
     assert last_sign({"started_at": at(3)}, None) == at(3)
     assert last_sign({}, None) is None
+
+
+def test_a_run_that_nobody_has_ever_watched_is_unknown_since_its_start() -> None:
+    """There is a consumer, and it serves other workflows only."""
+    present = Present(at(900), [{"since": START, "broker_at": at(900), "workflow_ids": ["other"]}])
+    watch = present.watch("mine")
+
+    state = derive_state(RUNNING, [RUNNING], {}, failed_tasks=0, now=watch.now, lost_after_s=60, watch=watch)
+
+    assert (state.status, state.unknown_since) == ("RUNNING", START)

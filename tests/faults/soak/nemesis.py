@@ -19,7 +19,7 @@ from typing import ClassVar, TypeAlias
 from tests.faults.soak.lanes import Lane, Workload
 from tests.faults.soak.plan import Fault, Kind
 from tests.faults.soak.scale import Scale
-from tests.faults.soak.stage import ROOMY_BYTES, Stage
+from tests.faults.soak.stage import ROOMY_BYTES, Stage, is_settled
 from tests.services.child import Child
 from tests.services.waiting import wait_until
 
@@ -34,6 +34,9 @@ _LOOK_S = 0.01
 #: Seconds after which a process that had not ended is looked at again, and those it has to end.
 _AGAIN_S = 0.1
 _END_S = 60.0
+
+#: Seconds that a calm lasts at most.
+_CALM_S = 10.0
 
 #: Room that Redis is left with in the faults that make it short of memory.
 _FILLING_BYTES = 1 << 20
@@ -73,13 +76,23 @@ class Nemesis:
         self._workload.grant(0)
         for fault in plan:
             self._await_moment(fault)
+            if fault.after_calm:
+                self.calm_down()
             self._make_way(fault)
             say(f"{self._workload.done():>9,} tasks  {fault}")
             self.last = fault
             self._strike(fault)
             self.carried_out[fault.kind] += 1
             self._workload.grant(fault.number + 1)
+        self.calm_down()
+
+    def calm_down(self) -> None:
+        """End every outage, and let the consumers catch up for a while."""
         self.heal_all()
+        deadline = time.monotonic() + _CALM_S
+        with self._stage.broker() as client:
+            while not is_settled(client) and time.monotonic() < deadline:
+                self._pause.wait(_AGAIN_S)
 
     def heal_all(self) -> None:
         """End every outage."""

@@ -74,6 +74,8 @@ _SHORT_S = (0.1, 0.8)
 _LONG_CLAIMS = (1.2, 2.0)
 _LONG_SHARE = 0.4
 
+_CALM_SHARE = 0.2
+
 #: Bytes that a machine's crash takes off the end of Redis' file at most.
 _TORN_BYTES = 400_000
 
@@ -91,6 +93,8 @@ class Fault:
     #: Redis' fsync policy after it, where it restarts Redis.
     policy: str
     lost_bytes: int
+    #: Whether all is well for a moment before it: an endless outage would never let a spool be emptied.
+    after_calm: bool
 
     def choose(self, candidates: Sequence[str]) -> str:
         """The victim among these."""
@@ -125,4 +129,5 @@ def _fault(draw: random.Random, number: int, kind: Kind, scale: Scale) -> Fault:
         victim=draw.random(),
         policy=draw.choice(_POLICIES) if scale.survives_kills else "always",
         lost_bytes=draw.randrange(1, _TORN_BYTES),
+        after_calm=draw.random() < _CALM_SHARE,
     )

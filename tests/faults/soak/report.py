@@ -96,4 +96,7 @@ def _memory_document(memory: Memory) -> dict[str, Any]:
         "last_third_bytes": round(memory.last_third),
         "highest_bytes": max(memory.samples, default=0),
         "growth": round(memory.growth, 4),
+        "series_mib": [
+            round(sample / _MIB, 1) for sample in memory.samples[:: len(memory.samples) // 100 + 1]
+        ],
     }

@@ -21,6 +21,8 @@ class Scale:
     durability: str = "disk"
     claim_after_s: float = 2.0
     heartbeat_s: float = 1.0
+    #: Small, so that a long run has many, and their sizes vary little.
+    batch_messages: int = 500
     #: Whether the run is long enough for a process to have come to rest: only then is its memory judged.
     judges_memory: bool = False
 

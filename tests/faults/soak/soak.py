@@ -81,6 +81,7 @@ class Soak:
             self._stage,
             pids,
             produced=self._workload.done,
+            tasks=self._scale.tasks,
             last_fault=lambda: self._nemesis.last,
         )
 

@@ -94,6 +94,7 @@ class Stage:
             "PROVD_DURABILITY": scale.durability,
             "PROVD_CLAIM_AFTER_S": str(scale.claim_after_s),
             "PROVD_HEARTBEAT_S": str(scale.heartbeat_s),
+            "PROVD_BATCH_MESSAGES": str(scale.batch_messages),
             "PROVD_SPOOL_FREE_FLOOR": "0",
         }
 

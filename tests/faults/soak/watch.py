@@ -1,6 +1,7 @@
 """The watch over a soak: how much memory the long-lived processes take, and how the store keeps up.
 
-- A process' memory is its resident set, read from /proc; a series is judged by the means of its thirds.
+- A process' memory is its resident set, read from /proc; a series is judged by the means of its thirds. It begins
+  when a twentieth of the work is done: imports, connections and the first full batch are no growth.
 - A standstill is a time in which tasks wait and the store gets none of them.
 """
 
@@ -26,6 +27,9 @@ _INTERVAL_S = 0.5
 
 #: How much higher the mean of the last third of a series may be than that of its first.
 GROWTH = 0.05
+
+#: The share of the work after which processes count as warm.
+_WARM_SHARE = 0.05
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -75,11 +79,13 @@ class Watch:
         pids: Mapping[str, int],
         *,
         produced: Callable[[], int],
+        tasks: int,
         last_fault: Callable[[], Fault | None],
     ) -> None:
         self._stage = stage
         self._pids = dict(pids)
         self._produced = produced
+        self._warm_at = int(tasks * _WARM_SHARE)
         self._last_fault = last_fault
         self._samples: dict[str, list[int]] = {process: [] for process in pids}
         self._client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
@@ -126,7 +132,7 @@ class Watch:
                 resident = _resident(pid)
                 if resident is None and process in self._pids:
                     self.gone.add(process)
-                elif resident is not None:
+                elif resident is not None and self._produced() >= self._warm_at:
                     self._samples[process].append(resident)
             self._look_at_store()
             self.highest_spool = max(self.highest_spool, bytes_below(self._stage.spool))
