@@ -15,7 +15,7 @@ OTHER_TESTS := $(addprefix test-,$(OTHER_VERSIONS))
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/.made
-.PHONY: help demo test replica-set sentinel cluster soak soak-quick nightly services lint types wheel-check clean $(OTHER_TESTS)
+.PHONY: help demo test faults replica-set sentinel cluster soak soak-quick nightly services lint types wheel-check clean $(OTHER_TESTS)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -23,8 +23,11 @@ help: ## this list
 demo: $(VENV)/.demo ## install, run a parameter sweep, and show what was captured of it
 	$(BIN)/provd demo
 
-test: $(VENV)/.test services lint types wheel-check $(OTHER_TESTS) ## everything that must pass, on every Python that PATH has
-	$(BIN)/python -m pytest
+test: $(VENV)/.test services lint types wheel-check $(OTHER_TESTS) ## all but the faults, on every Python that PATH has
+	$(BIN)/python -m pytest --ignore tests/faults
+
+faults: $(VENV)/.test ## everything that can go wrong, one file per nemesis
+	$(BIN)/python -m pytest tests/faults
 
 services: $(VENV)/.test ## which Redis and MongoDB the tests will use
 	@$(BIN)/python -m tests.services.shared
@@ -51,12 +54,13 @@ cluster: $(VENV)/.test ## Redis Cluster of three masters and three replicas, a m
 	$(BIN)/python -m pytest -m cluster
 
 soak: $(VENV)/.test ## everything killed and paused at random, 200 times, while a million tasks flow; SEED=N does it again
-	$(BIN)/python -m tests.faults.soak $(if $(SEED),--seed $(SEED)) $(if $(TASKS),--tasks $(TASKS)) $(if $(FAULTS),--faults $(FAULTS))
+	$(BIN)/python -m tests.faults.soak $(if $(SEED),--seed $(SEED)) $(if $(TASKS),--tasks $(TASKS)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(DURABILITY),--durability $(DURABILITY))
 
 soak-quick: $(VENV)/.test ## the same in small, with a fixed seed
 	$(BIN)/python -m pytest -m soak
 
-nightly: $(VENV)/.test ## the long forms of the slow suites: 56,000 values through every rule
+nightly: $(VENV)/.test soak ## the long forms: the soak, ten minutes without Redis, a thousand processes, 56,000 values through every rule
+	$(BIN)/python -m pytest -m long
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/unit/test_capture_properties.py
 
 clean: ## remove virtual environments, builds and caches
@@ -64,7 +68,7 @@ clean: ## remove virtual environments, builds and caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(OTHER_TESTS): test-%: .venv-%/.test
-	.venv-$*/bin/python -m pytest
+	.venv-$*/bin/python -m pytest --ignore tests/faults
 
 # --- virtual environments: one stamp per set of packages, so that a second run installs nothing ---
 

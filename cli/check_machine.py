@@ -17,6 +17,8 @@ from provd.common.settings import Settings
 #: File systems that a restart empties.
 _FLEETING = frozenset({"tmpfs", "ramfs"})
 
+_WHO_EMPTIES = "as a restart, the system or the end of a job does with this one"
+
 #: Open files below which a consumer of many streams, or a large client, may run out.
 _FEW_FILES = 1024
 
@@ -71,9 +73,11 @@ def _check_folder(subject: str, path: Path, floor: float) -> Iterator[Check]:
             subject, Level.FAILED, f"{path}: {reason}", f"make {standing} writable, or name another folder"
         )
         return
-    fleeting = kind in _FLEETING
+    fleeting = kind in _FLEETING or _is_temporary(standing)
     finding = f"{path} is writable, on {kind}" if path == standing else f"{path} can be made, on {kind}"
-    yield judge(subject, not fleeting, finding, fix="choose a folder on a disk: a restart empties this one")
+    yield judge(
+        subject, not fleeting, finding, fix=f"choose a folder on a disk that nobody empties, {_WHO_EMPTIES}"
+    )
     room = os.statvfs(standing)
     free = room.f_bavail / room.f_blocks if room.f_blocks else 0.0
     yield judge(
@@ -83,6 +87,13 @@ def _check_folder(subject: str, path: Path, floor: float) -> Iterator[Check]:
         fix=f"free some: below {floor:.0%} messages are dropped and counted" if floor else "free some",
         otherwise=Level.FAILED,
     )
+
+
+def _is_temporary(path: Path) -> bool:
+    """Whether a folder is for temporary files: systems clear /tmp, and schedulers a job's $TMPDIR."""
+    real = os.path.realpath(path)
+    folders = {os.path.realpath(folder) for folder in ("/tmp", os.environ.get("TMPDIR")) if folder}  # noqa: S108
+    return any(real == folder or real.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
 def _why_not_writable(folder: Path) -> str | None:

@@ -74,7 +74,8 @@ def consume(
 
     SIGTERM or Ctrl-C finishes the batch in hand; a second one stops at once.
 
-    With --exit-when-done it exits 0 when all is stored, and 1 when nothing has happened for --grace seconds.
+    With --exit-when-done it exits 0 when all is stored, 1 when nothing has happened for --grace seconds, and 3 when a
+    service did not answer once in that time.
     """
     workflow_ids = [check_id(text, "--workflow-id") for text in workflow_id or ()]
     if exit_when_done and not workflow_ids:

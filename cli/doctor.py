@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from provd.cli.checks import Check, exit_status_of
-from provd.cli.options import BrokerOption, JsonOption, StoreOption, settings_of
+from provd.cli.options import BrokerOption, JsonOption, StoreOption, settings_file_of, settings_of
 
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "unreachable": "bold red"}
 
@@ -25,10 +25,16 @@ def doctor(
     from provd.cli import output
     from provd.cli.check_broker import check_broker
     from provd.cli.check_machine import check_machine
+    from provd.cli.check_secrets import check_secrets
     from provd.cli.check_store import check_store
 
     settings = settings_of(context, broker_url=broker, store_url=store)
-    checks = [*check_broker(settings), *check_store(settings), *check_machine(settings)]
+    checks = [
+        *check_broker(settings),
+        *check_store(settings),
+        *check_machine(settings),
+        *check_secrets(settings_file_of(context)),
+    ]
     if json:
         for check in checks:
             output.print_json(check.to_document())

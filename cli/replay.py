@@ -16,7 +16,7 @@ from provd.cli import human, output
 from provd.cli.exits import FAILED, INTERRUPTED
 from provd.cli.options import BrokerOption, JsonOption, settings_of
 from provd.cli.stopping import stopped_by_signals
-from provd.common.errors import ServiceUnavailable, UsageError
+from provd.common.errors import BrokerFull, ServiceUnavailable, UsageError
 from provd.common.record import Record
 from provd.common.sealing import Sealed, seal_abandoned
 from provd.common.settings import Settings
@@ -50,7 +50,8 @@ def replay(
     Repeating it changes nothing. Files that are still open are read as far as they go, and left. --recover seals
     those whose process has provably ended, or of which nothing is known and that were silent for an hour.
 
-    Exits 1 when a line or file could not be read, 3 when the broker or store went away: then repeat it.
+    A Redis without room is waited for while a consumer empties it. Exits 1 when a line or file could not be read, 3
+    when the broker or store went away, or nothing fitted for a minute: then repeat it.
     """
     if broker is not None and store is not None:
         raise UsageError("give --broker or --store, not both")
@@ -95,10 +96,17 @@ class Outcome:
 
 
 def _into_broker(settings: Settings, paths: Sequence[Path]) -> Outcome:
-    from provd.producer.replay import replay_into_broker
+    from provd.producer.replay import PATIENCE_S, replay_into_broker
+
+    def say_full(error: BrokerFull) -> None:
+        output.say(
+            f"{error.url} is full: waiting for a consumer to make room, up to {PATIENCE_S:g} s without any progress"
+        )
 
     with _progress_bar(paths) as bar, _repeatable(bar) as tell:
-        report = replay_into_broker(paths, settings, progress=lambda _path, sent: tell(sent))
+        report = replay_into_broker(
+            paths, settings, progress=lambda _path, sent: tell(sent), on_full=say_full
+        )
     return Outcome(
         report.files, report.messages, report.bad_lines, report.bad_count, report.open, report.gone
     )

@@ -6,6 +6,7 @@ ProvdError
 ├── MissingExtra (ImportError)      an optional dependency that is not installed
 ├── ServiceUnavailable (ConnectionError)
 │   ├── BrokerUnavailable           Redis did not answer
+│   │   └── BrokerFull              it did, and has no memory left
 │   └── StoreUnavailable            MongoDB, or the embedded store's file, did not answer
 ├── FrameError (ValueError)         bytes that are not a frame of ours
 │   └── NewerSchema                 a frame written by a later version
@@ -55,6 +56,10 @@ class ServiceUnavailable(ProvdError, ConnectionError):
 
 class BrokerUnavailable(ServiceUnavailable):
     """Redis did not answer, or refused to write (out of memory, read-only, wrong password)."""
+
+
+class BrokerFull(BrokerUnavailable):
+    """Redis has no memory left: a consumer makes room, or more of it helps."""
 
 
 class StoreUnavailable(ServiceUnavailable):

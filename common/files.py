@@ -5,6 +5,7 @@
 - A folder in which others may put, rename or remove files is refused: what is written there would be theirs to lose.
   So is one that somebody else has put where everybody may, such as `/tmp/provd`, and a link of theirs.
 - A folder of another user elsewhere is taken: a group's spool may belong to one of the group.
+- A file that was synced can still lose its name when the power fails: the folders have to be synced, too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from typing import BinaryIO
 
 _SELF_AND_PARENT = 2
 
+#: What file systems answer that do not sync folders, or not for whoever may only write to them.
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF})
+
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file for reading. Raises `OSError`, also for what is no regular file."""
@@ -31,6 +35,29 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def sync_name(path: Path) -> None:
+    """Wait until a new file's name is on the disk, with those of the folders above it that are this user's.
+
+    Raises `OSError`.
+    """
+    for place, folder in enumerate(path.parents):
+        if place >= _SELF_AND_PARENT and os.stat(folder).st_uid != os.geteuid():
+            return
+        try:
+            _sync_folder(folder)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def private_folder(folder: Path) -> None:

@@ -48,6 +48,11 @@ def new_workflow_id() -> str:
     return _random(_WORKFLOW_CHARS)
 
 
+def new_store_id() -> str:
+    """16 random characters."""
+    return _random(_WORKFLOW_CHARS)
+
+
 def task_id(producer_id: str, counter: int) -> str:
     """The id of a producer's n-th task, such as `01kxt7…-0000002a`."""
     return f"{producer_id}-{counter:08x}"

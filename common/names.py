@@ -11,7 +11,7 @@ Redis key                                     what it holds                     
 <ns>:{b}:spooled:<workflow>                   hash: producer id -> ranges that    consumer          retirement
                                               a consumer holds in its own spool
 <ns>:{b}:stored:<workflow>                    hash: producer id -> ranges that    consumer          retirement
-                                              the store holds (receipts)
+                                              the store holds (receipts); `:store` -> which store
 <ns>:{b}:suspects:<workflow>                  hash: entry id -> consumers that    consumer          retirement
                                               ended with this frame alone in hand
 

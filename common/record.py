@@ -23,6 +23,10 @@ from provd.common import clock, names
 #: Version of the record, the frame and the spool line. Later versions read all earlier ones.
 SCHEMA_VERSION = 1
 
+#: The highest number that a producer may give a message: three hundred years of a million a second. What keeps numbers
+#: as doubles (Lua, readers of JSON) still tells it from its neighbours.
+SEQ_MAX = (1 << 53) - 1
+
 Record: TypeAlias = dict[str, Any]
 
 

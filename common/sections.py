@@ -96,7 +96,8 @@ def _number_sections(
         return {-1: payloads[0]} | dict(enumerate(messages)), lost
     else:
         first, last = before - 1, count - after
-        if first <= last:
+        # Counted from the end, which is certain only where the closing table is the end: the tail may be cut off, too.
+        if first <= last and payloads[-1] == payloads[0]:
             head = dict(enumerate(payloads[1:before]))
             tail = {last + 1 + index: payload for index, payload in enumerate(payloads[before:-1])}
             return {-1: payloads[0]} | head | tail, [(first, last, body[start:end])]

@@ -8,6 +8,7 @@ Invariants:
   is one message, complete in itself.
 - A call of `write` is one `write(2)`. When that is short or fails, the file is closed as it is and what did not get
   goes to a new one, whole: a torn line is always the last of its file.
+- What `sync` has returned for is on the disk under a name: the folder is synced once for each file.
 - A reader skips and counts what it cannot read, anywhere, and goes on.
 - Files are 0600 in folders 0700, spread over hashed sub-folders: parallel file systems dislike thousands in one.
 - A writer refuses (`SpoolError`) beyond its ceiling and when the disk's free share falls below the floor.
@@ -18,6 +19,7 @@ place in the books (`producer_id`, `workflow_id`, `seq`).
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,9 +30,9 @@ from typing import Any, BinaryIO
 
 from provd.common import clock, ids, values
 from provd.common.errors import SpoolError
-from provd.common.files import open_regular, private_folder
+from provd.common.files import open_regular, private_folder, sync_name
 from provd.common.owner import Owner
-from provd.common.record import SCHEMA_VERSION, TIME_FIELDS, Kind, Message, from_document
+from provd.common.record import SCHEMA_VERSION, SEQ_MAX, TIME_FIELDS, Kind, Message, Record, from_document
 
 CLOSED_SUFFIX = ".jsonl"
 OPEN_SUFFIX = ".jsonl.open"
@@ -44,9 +46,6 @@ LINE_BYTES_MAX = 64 << 20
 
 #: Bytes that are passed over at once, of a line that is too long.
 _SKIP_BYTES = 1 << 20
-
-#: The highest number that a producer may give: three hundred years of a million messages a second.
-_SEQ_MAX = (1 << 53) - 1
 
 #: What is said of a last line without an end.
 TORN = "torn: the line has no end"
@@ -89,6 +88,8 @@ class SpoolWriter:
         self._hostname = hostname
         self._file = -1
         self._path: Path | None = None
+        #: Whether the name of the file in hand is on the disk.
+        self._is_named = False
         self._openings = 0
         self._written = 0
         self._released = 0
@@ -110,25 +111,47 @@ class SpoolWriter:
         assert self._path is not None
         return self._path
 
+    def reserve(self, size: int) -> None:
+        """Count bytes that go to a file beside its own. Raises `SpoolError` when there is no room for them."""
+        self._check_room(size)
+        self._written += size
+
     def release(self, size: int) -> None:
         """Count bytes no more: their file is gone."""
         self._released += size
 
     def sync(self) -> None:
-        """Wait until what was written is on the disk."""
-        if self._file >= 0:
-            os.fsync(self._file)
+        """Wait until what was written is on the disk. Raises `SpoolError`.
 
-    def duplicate(self) -> int:
-        """A descriptor of the file in hand for the caller to sync and close; -1 when there is none."""
-        return os.dup(self._file) if self._file >= 0 else -1
+        What was written since the last time is then not safe, whatever a later `sync` says; the next `write` opens a
+        new file.
+        """
+        if self._file < 0 or self._path is None:
+            return
+        try:
+            sync_file(self._file, self._path, is_named=self._is_named)
+        except OSError as error:
+            with suppress(OSError):
+                self.forget()
+            raise SpoolError(f"spool {self._path}: {error.strerror}") from error
+        self._is_named = True
+
+    def duplicate(self) -> tuple[int, Path | None]:
+        """A descriptor of the file in hand for the caller to sync and close, -1 when there is none; and the name, where
+        that is to be synced with it.
+        """
+        if self._file < 0:
+            return -1, None
+        file, path = os.dup(self._file), None if self._is_named else self._path
+        self._is_named = True
+        return file, path
 
     def detach(self) -> Detached | None:
         """Let go of the file in hand, which the caller seals; the next `write` opens a new one."""
         if self._file < 0 or self._path is None:
             return None
         file, self._file = self._file, -1
-        return Detached(file, self._path)
+        return Detached(file, self._path, self._is_named)
 
     def close(self) -> None:
         """Sync and seal the file; the next `write` opens a new one."""
@@ -139,8 +162,8 @@ class SpoolWriter:
     def forget(self) -> None:
         """Let go of the file without sealing it: after a fork it is the parent's."""
         if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+            file, self._file = self._file, -1
+            os.close(file)
 
     def _check_room(self, size: int) -> None:
         if self._written - self._released + size > self._ceiling:
@@ -171,7 +194,7 @@ class SpoolWriter:
             )
         except OSError as error:
             raise SpoolError(f"spool {path}: {error.strerror}") from error
-        self._path = path
+        self._path, self._is_named = path, False
         header = _header_line(self._hostname)
         try:
             complete = os.write(self._file, header) == len(header)
@@ -205,6 +228,8 @@ class Detached:
 
     file: int
     path: Path
+    #: Whether its name is on the disk; under which of the two does not matter.
+    is_named: bool = False
 
     def seal(self) -> Path:
         """Sync and close it, and take `.open` off its name, which is returned. Raises `SpoolError`."""
@@ -215,11 +240,26 @@ class Detached:
             finally:
                 os.close(self.file)
             os.rename(self.path, sealed)
+            if not self.is_named:
+                sync_name(sealed)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and sealed.exists():
                 return sealed  # a recovery has sealed it, after long silence
             raise SpoolError(f"spool {self.path}: {error.strerror}") from error
         return sealed
+
+
+def sync_file(file: int, path: Path, *, is_named: bool) -> None:
+    """Wait until a file that is written to is on the disk, with its name unless that is there already.
+
+    Raises `OSError`, also when it has another name by now, or none: whoever takes a file away renames it first, and
+    has seen all that was written before.
+    """
+    os.fsync(file)
+    if not is_named:
+        sync_name(path)
+    if not os.path.exists(path) or not os.path.samestat(os.stat(path), os.fstat(file)):
+        raise FileNotFoundError(errno.ENOENT, "somebody has taken it away while it was written to")
 
 
 def encode_line(message: Message) -> bytes:
@@ -251,22 +291,39 @@ def decode_line(line: bytes) -> Message:
     try:
         kind = Kind(document.pop("kind"))
         producer_id, workflow_id, seq = document["producer_id"], document["workflow_id"], document["seq"]
-        if kind is Kind.TASK and not isinstance(document["task_id"], str):
-            raise ValueError("task_id is of the wrong type")
+        _check_stated(kind, document)
     except KeyError as error:
         raise ValueError(f"the field {error} is missing") from error
-    version, status = document.get("schema_version", 0), document.get("status", "")
-    if not (
-        isinstance(version, int) and isinstance(status, str) and type(seq) is int and 0 < seq <= _SEQ_MAX
-    ):
-        raise ValueError("schema_version, status or seq is of the wrong type")
-    if version > SCHEMA_VERSION:
-        raise ValueError(f"schema {version} is newer than this provd reads; upgrade it")
+    if type(seq) is not int or not 0 < seq <= SEQ_MAX:
+        raise ValueError("seq is of the wrong type")
     ids.check_id(producer_id, "producer_id")
     ids.check_id(workflow_id, "workflow_id")
-    if document.get("campaign_id") is not None:
-        ids.check_id(document["campaign_id"], "campaign_id")
     return Message(kind, producer_id, workflow_id, seq, from_document(document))
+
+
+def encode_checked(message: Message) -> bytes:
+    """A message as one line, of a record that came from elsewhere. Raises `ValueError`, `TypeError`, `OverflowError` or
+    `RecursionError` unless the line could be read again.
+    """
+    _check_stated(message.kind, message.record)
+    line = encode_line(message)
+    if len(line) > LINE_BYTES_MAX:
+        raise ValueError(f"longer than {LINE_BYTES_MAX:,} bytes")
+    return line
+
+
+def _check_stated(kind: Kind, record: Record) -> None:
+    if kind is Kind.TASK and not isinstance(record["task_id"], str):
+        raise ValueError("task_id is of the wrong type")
+    if not all(map(values.is_plain_key, record)):
+        raise ValueError("a field has a name that could be taken for an operator")
+    version, status = record.get("schema_version", 0), record.get("status", "")
+    if not (isinstance(version, int) and isinstance(status, str)):
+        raise ValueError("schema_version or status is of the wrong type")
+    if version > SCHEMA_VERSION:
+        raise ValueError(f"schema {version} is newer than this provd reads; upgrade it")
+    if record.get("campaign_id") is not None:
+        ids.check_id(record["campaign_id"], "campaign_id")
 
 
 def read_spool(path: Path) -> Iterator[SpoolLine]:

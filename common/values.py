@@ -53,7 +53,7 @@ def to_portable(value: Any) -> Any:
     if kind is int:
         return value if _INT64_MIN <= value <= _INT64_MAX else {"~int": hex(value)}
     if kind is dict:
-        if all(_is_plain_key(key) for key in value):
+        if all(is_plain_key(key) for key in value):
             return {key: to_portable(item) for key, item in value.items()}
         return {"~map": [[to_portable(key), to_portable(item)] for key, item in value.items()]}
     if kind is list or kind is tuple:
@@ -158,7 +158,7 @@ _PLAIN_KEYS_MAX = 4096
 
 
 def _learn(keys: Iterable[Any]) -> bool:
-    if not all(map(_is_plain_key, keys)):
+    if not all(map(is_plain_key, keys)):
         return False
     if len(_plain_keys) < _PLAIN_KEYS_MAX:
         _plain_keys.update(keys)
@@ -175,7 +175,8 @@ def _is_clean(text: str) -> bool:
     return True
 
 
-def _is_plain_key(key: Any) -> bool:
+def is_plain_key(key: Any) -> bool:
+    """Whether a key stays as it is, in the portable form and in JSON."""
     return type(key) is str and key[:1] not in ("$", "~") and "\0" not in key and _is_clean(key)
 
 

@@ -39,7 +39,7 @@ import msgpack
 
 from provd.common import ids, sections
 from provd.common.errors import FrameError, NewerSchema
-from provd.common.record import RANKS, SCHEMA_VERSION, STATUSES, Kind, Message, Record
+from provd.common.record import RANKS, SCHEMA_VERSION, SEQ_MAX, STATUSES, Kind, Message, Record
 
 _CRC = struct.Struct("<I")
 _EXT_INT = 1
@@ -59,9 +59,6 @@ _UNWALKED_MAX = 4096
 _SHARED_MAX = 256 << 20
 
 #: What reading bytes that are not ours may raise.
-#: No number is above this: what keeps numbers as doubles (Lua, JSON's readers) still tells them apart.
-_SEQ_MAX = (1 << 53) - 1
-
 UNPACK_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
@@ -341,7 +338,7 @@ def decode_header(data: bytes) -> Header:
         if not (isinstance(producer_id, str) and isinstance(first_seq, int) and isinstance(count, int)):
             raise ValueError("fields of the wrong type")
         ids.check_id(producer_id, "producer id")
-        if first_seq < 1 or count < 1 or first_seq + count > _SEQ_MAX:
+        if first_seq < 1 or count < 1 or first_seq + count > SEQ_MAX:
             raise ValueError(f"{count} messages from seq {first_seq}")
     except ValueError as error:
         raise FrameError(f"the frame's header makes no sense: {error}") from error

@@ -105,14 +105,16 @@ def _decode(entry: Entry) -> tuple[tuple[Message, ...], list[Quarantined], tuple
         reason = f"cannot be read: {type(error).__name__}: {error}"
         return (), [_unreadable(entry, header + body, reason)], None
     flawed = flawed_pieces(frame, body, stream=entry.stream, entry_id=entry.entry_id)
-    return frame.messages, flawed, _receipt(frame)
+    return frame.messages, flawed, _receipt(frame, entry.stream)
 
 
-def _receipt(frame: wire.Frame) -> tuple[str, Ranges] | None:
+def _receipt(frame: wire.Frame, stream: str) -> tuple[str, Ranges] | None:
     """A frame's numbers without the damaged ones, of which the producer has the good copy. What the store refuses is
     among them: it is in quarantine as it was sent, and would be refused again.
+
+    A producer numbers each workflow's messages anew: in another's stream its numbers are not what is waited for.
     """
-    if not frame.header.receipt:
+    if not frame.header.receipt or frame.header.workflow_id != names.workflow_of_stream(stream):
         return None
     damaged = Ranges.of((flaw.first_seq, flaw.last_seq) for flaw in frame.flaws)
     return frame.header.producer_id, Ranges.of([(frame.header.first_seq, frame.header.last_seq)]).minus(

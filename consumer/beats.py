@@ -3,6 +3,7 @@
 - What consumers hold in their own spools is added to the producer's own spooled ranges, and named beside them: the
   books show both in one place.
 - Only what changed since the last copy is written.
+- A beat that makes no sense is passed over, so that it keeps nobody else's from the store.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from provd.common import names, wire
+from provd.common import clock, names, wire
 from provd.common.ranges import Ranges
+from provd.common.record import SEQ_MAX
 from provd.consumer.broker import Broker
 from provd.consumer.progress import Producers
 from provd.store.interface import Beat, Store
@@ -80,22 +82,22 @@ def _read(
 ) -> Iterable[Beat]:
     """`now` stands for the beat of a producer that only the spool has heard of."""
     for producer_id in sorted(beats.keys() | spooled.keys()):
-        held = Ranges.parse(spooled.get(producer_id, b"").decode("ascii", "replace"))
         try:
+            held = Ranges.parse(spooled.get(producer_id, b"").decode("ascii", "replace"))
             fields = wire.unpack(beats[producer_id]) if producer_id in beats else {}
             yield Beat(
                 producer_id=producer_id,
                 workflow_id=workflow_id,
-                beat_at=int(fields.get("at", now)),
-                sent=max(int(fields.get("sent", 0)), held.last),
-                tasks_started=int(fields.get("started", 0)),
-                tasks_ended=int(fields.get("ended", 0)),
+                beat_at=clock.from_datetime(clock.to_datetime(int(fields.get("at", now)))),
+                sent=max(_count(fields.get("sent", 0)), held.last),
+                tasks_started=_count(fields.get("started", 0)),
+                tasks_ended=_count(fields.get("ended", 0)),
                 spooled=held.union(_ranges(fields.get("spooled", ()))),
                 dropped=_ranges(fields.get("dropped", ())),
                 held=held,
                 dropped_reasons=_reasons(fields),
             )
-        except (ValueError, TypeError, AttributeError) as error:
+        except wire.UNPACK_ERRORS as error:
             log.warning(
                 "heartbeat cannot be read: workflow=%s producer=%s error=%s", workflow_id, producer_id, error
             )
@@ -111,13 +113,22 @@ def _said(beats: Iterable[Beat]) -> Producers:
 
 def _reasons(fields: Mapping[str, Any]) -> dict[str, int]:
     """Counts of dropped messages by reason; what an older producer gives no reason for is `unknown`."""
-    reasons = {str(reason): int(count) for reason, count in fields.get("dropped_reasons", {}).items()}
+    said = fields.get("dropped_reasons", {}).items()
+    reasons = {str(reason): _count(count) for reason, count in said if str(reason).isprintable()}
     rest = len(_ranges(fields.get("dropped", ()))) - sum(reasons.values())
     return reasons | {"unknown": rest} if rest > 0 else reasons
 
 
 def _ranges(spans: Iterable[Any]) -> Ranges:
-    return Ranges.of((int(first), int(last)) for first, last in spans)
+    return Ranges.of((_count(first), _count(last)) for first, last in spans)
+
+
+def _count(value: Any) -> int:
+    """A whole number that stores keep and Lua tells from its neighbours. Raises `ValueError`, `OverflowError`."""
+    count = int(value)
+    if not 0 <= count <= SEQ_MAX:
+        raise ValueError(f"{count} messages")
+    return count
 
 
 def _texts(reply: list[Any] | Mapping[bytes, bytes]) -> dict[str, bytes]:

@@ -57,9 +57,14 @@ class Claims:
         self._pause_s = min(claim_after_s / _LOOKS, _LONGEST_PAUSE_S)
         self._due = 0.0
 
+    @property
+    def are_due(self) -> bool:
+        """Whether it is time to look."""
+        return clock.monotonic() >= self._due
+
     def look(self) -> int:
         """If it is time, take over what is abandoned; returns how many frames. Nothing may be in hand."""
-        if clock.monotonic() < self._due:
+        if not self.are_due:
             return 0
         self._due = clock.monotonic() + self._pause_s
         self._registry.refresh()

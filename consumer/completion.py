@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from provd.common import clock
+from provd.common.errors import ProvdError
 from provd.store.books import WorkflowBooks, read_books
 from provd.store.interface import Store
 
@@ -15,10 +16,13 @@ _PAUSE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended: `gaps` is empty when all named workflows are complete."""
+    """How it ended: `gaps` is empty when all named workflows are complete; `unreachable` is the error of a service that
+    has not answered once.
+    """
 
     complete: bool
     gaps: tuple[str, ...] = ()
+    unreachable: ProvdError | None = None
 
 
 class Completion:
@@ -42,6 +46,8 @@ class Completion:
         self._seen = -1
         self._since = clock.monotonic()
         self._due = 0.0
+        self._away_since = 0.0
+        self._seen_away = -1
         self.outcome: Outcome | None = None
 
     def goes_on(self) -> bool:
@@ -54,6 +60,7 @@ class Completion:
         if self._activity() != self._seen or was_away:
             self._seen, self._since = self._activity(), now
         books = [read_books(self._store, workflow_id) for workflow_id in self._workflow_ids]
+        self._away_since = 0.0
         if all(book.complete for book in books) and not self._waiting():
             self.outcome = Outcome(True)
         elif clock.monotonic() - self._since > self._grace_s:
@@ -62,6 +69,18 @@ class Completion:
             )
         self._due = clock.monotonic() + _PAUSE_S
         return self.outcome is None
+
+    def gives_up(self, error: ProvdError) -> bool:
+        """Whether a service has been away for the whole grace, and nothing has happened meanwhile."""
+        now = clock.monotonic()
+        if not self._away_since or self._activity() != self._seen_away:
+            self._seen_away, self._away_since = self._activity(), now
+        if now - self._away_since <= self._grace_s:
+            return False
+        never = self._due == 0.0 and self._activity() == 0
+        gap = f"gave up after {self._grace_s:g} s without a service: {error}"
+        self.outcome = Outcome(False, (gap,), unreachable=error if never else None)
+        return True
 
 
 _PENDING = ("all is stored, and frames of another consumer are still pending",)

@@ -5,6 +5,8 @@
 - Messages go into spool files. What belongs in quarantine, be it a flaw, a ruined frame or a message that a line
   cannot hold, goes into a file beside them (`setaside`): nothing but frames of a later schema stays in a full Redis.
 - What has been spooled is brought back by `returning`; files are sealed at a size, so that they go one by one.
+- The ceiling is for all of them together, those of earlier outages and those beside them included. Nothing is written
+  to a file that `returning` may have found: `close` lets go of each, also of one that cannot be sealed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from provd.common.ranges import Ranges
 from provd.common.record import Message
-from provd.common.spool import SpoolWriter
+from provd.common.spool import SpoolWriter, encode_checked
 from provd.consumer.batch import Batch, refused_items
 from provd.consumer.setaside import SetAside
 from provd.consumer.streams import Entry, Streams
@@ -71,7 +73,9 @@ class Fallback:
                 whole.newer += batch.newer
                 continue
             batch.quarantined += refused_items(_spool(writer, batch.messages))
-            self._set_aside.write(batch.quarantined)
+            if batch.quarantined:
+                writer.reserve(sum(len(piece.raw) for piece in batch.quarantined))
+                self._set_aside.write(batch.quarantined)
             taken.append((entry, *_numbers(batch.messages, batch.quarantined)))
             whole.merge(batch)
             spooled += len(batch.messages)
@@ -80,16 +84,23 @@ class Fallback:
         self._set_aside.sync()
         self._streams.acknowledge_spooled(taken)
         if self._in_file > _FILE_BYTES:
-            self.close()
+            self._seal()
         return whole, spooled
 
     def close(self) -> None:
-        """Seal the files in hand. Raises `SpoolError`."""
+        """Seal the files in hand. Raises `SpoolError`; they are let go of all the same."""
+        try:
+            self._seal()
+        finally:
+            self._writer = None
+
+    def _seal(self) -> None:
         self._in_file = 0
-        self._set_aside.close()
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            writer.close()
+        try:
+            self._set_aside.close()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
 
     def _open(self, held_bytes: int) -> SpoolWriter:
         if self._writer is None:
@@ -108,7 +119,7 @@ def _spool(writer: SpoolWriter, messages: Sequence[Message]) -> list[Refusal]:
     if not messages:
         return []
     try:
-        writer.write(messages)
+        writer.append(b"".join(map(encode_checked, messages)))
     except (ValueError, OverflowError, TypeError, RecursionError) as error:
         if len(messages) == 1:
             return [Refusal(messages[0], f"cannot be spooled: {error}")]

@@ -2,6 +2,8 @@
 
 - Nothing ends because a service is away. The pauses grow to a few seconds, and stay short enough to be back in time.
 - A service that answers and then refuses again is still the same outage: it is over when work has been done.
+- What was in hand is let go at once: an error's traceback keeps alive what each of its functions had, and a driver may
+  keep the error for as long as its server is away.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import traceback
 from collections.abc import Callable
 
 from provd.common.errors import ProvdError
@@ -32,9 +35,17 @@ class Outage:
         self._said = ""
 
     def wait(
-        self, error: ProvdError, stop: threading.Event, *, probe: Callable[[], None], each: Callable[[], None]
-    ) -> None:
-        """Return when `probe` no longer raises a `ProvdError`, or when stopped; `each` is called between tries."""
+        self,
+        error: ProvdError,
+        stop: threading.Event,
+        *,
+        probe: Callable[[], None],
+        each: Callable[[], None],
+        gives_up: Callable[[ProvdError], bool] = lambda _: False,
+    ) -> bool:
+        """Return when `probe` no longer raises a `ProvdError`, when stopped, or when `gives_up` says so of what it
+        raises: only then it is False. `each` is called between tries.
+        """
         while not stop.is_set():
             self._say(error)
             each()
@@ -46,8 +57,11 @@ class Outage:
                 probe()
             except ProvdError as again:
                 error = again
-                continue
-            return
+                if gives_up(error):
+                    return False
+            else:
+                return True
+        return True
 
     def over(self) -> None:
         """The service has worked."""
@@ -62,3 +76,15 @@ class Outage:
         elif str(error) != self._said:
             log.info("%s is still away: %s", self._service, error)
         self._said = str(error)
+
+
+def let_go(error: BaseException) -> None:
+    """Forget what the functions that an error came through had in hand; where it came from can still be told."""
+    seen: set[BaseException] = set()
+    found: list[BaseException | None] = [error]
+    while found:
+        one = found.pop()
+        if one is not None and one not in seen:
+            seen.add(one)
+            traceback.clear_frames(one.__traceback__)
+            found += [one.__cause__, one.__context__]

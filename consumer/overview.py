@@ -204,7 +204,7 @@ def _told(view: WorkflowView, beats: Any, held: Any) -> WorkflowView:
             sent += int(fields.get("sent", 0))
             spooled += len(_ranges(fields.get("spooled", ())))
             dropped += len(_ranges(fields.get("dropped", ())))
-        except (ValueError, TypeError, AttributeError):
+        except wire.UNPACK_ERRORS:
             continue
     texts = held if isinstance(held, list) else ()
     in_consumers = sum(len(Ranges.parse(text.decode("ascii", "replace"))) for text in texts)

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -116,5 +116,26 @@ def _frame_of(message: Message) -> tuple[bytes, bytes]:
             pid=int(record.get("pid", 0)),
             rank=record.get("rank"),
         )
-    except (TypeError, ValueError, KeyError, OverflowError):
-        return b"", repr(record).encode("utf-8", "surrogatepass")
+    except Exception:  # noqa: BLE001 - what the store refuses may be anything, and harms nobody else (G4)
+        return b"", "".join(_written_out(record)).encode("utf-8", "surrogatepass")
+
+
+def _written_out(value: Any) -> Iterator[str]:
+    """The pieces of what `repr` would say, of containers however deep."""
+    left: list[tuple[Any, bool]] = [(value, False)]
+    while left:
+        one, is_said = left.pop()
+        if is_said:
+            yield one
+        elif isinstance(one, dict):
+            pairs = [
+                part
+                for key, item in one.items()
+                for part in ((f"{key!r}: ", True), (item, False), (", ", True))
+            ]
+            left += [("}", True), *reversed(pairs[:-1]), ("{", True)]
+        elif isinstance(one, (list, tuple)):
+            items = [part for item in one for part in ((item, False), (", ", True))]
+            left += [("]", True), *reversed(items[:-1]), ("[", True)]
+        else:
+            yield repr(one)

@@ -54,13 +54,13 @@ class Retirement:
         empty.sort(key=lambda stream: self._ask_at.get(stream, 0.0))
         asked = empty[:_AT_ONCE]
         self._ask_at |= dict.fromkeys(asked, now + _ASK_AGAIN_S)
-        over = self._over(asked) if asked else []
+        over = self._over(asked) if asked else {}
         retired = self._retire(over) if over else 0
         self.has_more = len(empty) > len(asked) and retired > 0
         return retired
 
-    def _over(self, streams: list[str]) -> list[str]:
-        """Those of the streams whose workflows have ended."""
+    def _over(self, streams: list[str]) -> dict[str, int]:
+        """Those of the streams whose workflows have ended, with how many producers' numbers a spool holds."""
         workflow_ids = [names.workflow_of_stream(stream) for stream in streams]
         closed: dict[str, set[str]] = {}
         unclosed: dict[str, set[str]] = {}
@@ -72,16 +72,18 @@ class Retirement:
         for record in found:
             known = closed if "closed_at" in record else unclosed
             known.setdefault(record["workflow_id"], set()).add(record["producer_id"])
+        all_held: list[int] = []
         for workflow_id, (heard, held) in zip(workflow_ids, self._heard(streams), strict=True):
+            all_held.append(len(held))
             # What a consumer holds in its spool is not over, whatever its producer has said.
             unclosed.setdefault(workflow_id, set()).update(heard - closed.get(workflow_id, set()), held)
         spoken = closed.keys() | {one for one, producers in unclosed.items() if producers}
         silent = self._silent({one: producers for one, producers in unclosed.items() if producers})
-        return [
-            stream
-            for stream, workflow_id in zip(streams, workflow_ids, strict=True)
+        return {
+            stream: held_of
+            for stream, workflow_id, held_of in zip(streams, workflow_ids, all_held, strict=True)
             if workflow_id in spoken and (not unclosed[workflow_id] or workflow_id in silent)
-        ]
+        }
 
     def _heard(self, streams: list[str]) -> list[tuple[set[str], set[str]]]:
         """Of each workflow, the producers that have a heartbeat, and those that a consumer's spool holds numbers of."""
@@ -106,12 +108,13 @@ class Retirement:
                 gone.setdefault(beat["workflow_id"], set()).add(beat["producer_id"])
         return {one for one, producers in unclosed.items() if producers <= gone.get(one, set())}
 
-    def _retire(self, streams: list[str]) -> int:
+    def _retire(self, held: dict[str, int]) -> int:
+        streams = list(held)
         self._beats.copy_these(streams)
         workflow_ids = [names.workflow_of_stream(stream) for stream in streams]
         for start in range(0, len(workflow_ids), _LEDGERS_AT_ONCE):
             self._store.compact_ledger(*workflow_ids[start : start + _LEDGERS_AT_ONCE])
-        replies = self._broker.run([_retire_command(stream) for stream in streams])
+        replies = self._broker.run([_retire_command(stream, held[stream]) for stream in streams])
         retired = [
             stream for stream, reply in zip(streams, replies, strict=True) if self._broker.sound(reply) == 1
         ]
@@ -121,7 +124,7 @@ class Retirement:
         return len(retired)
 
 
-def _retire_command(stream: str) -> tuple[object, ...]:
+def _retire_command(stream: str, held: int) -> tuple[object, ...]:
     k = names.WorkflowKeys.of_stream(stream)
     keys = (k.registry, k.stream, k.beats, k.spooled, k.stored, k.suspects)
-    return ("EVAL", scripts.RETIRE, len(keys), *keys, names.GROUP)
+    return ("EVAL", scripts.RETIRE, len(keys), *keys, names.GROUP, held)

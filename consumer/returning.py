@@ -4,14 +4,18 @@
 - A slice that failed is tried again as it is; what was written twice changes nothing.
 - When a slice is in the store its numbers are taken out of the note in Redis, and producers that wait for receipts
   get them. What was damaged on the way gets none: its producer has the good copy.
-- Only files of this consumer's own name are touched: the name's lock proves that no one else writes them. A stored
-  file is removed. One with lines that cannot be read is kept, under a name that nobody reads again, and told about; a
-  torn last line was never acknowledged, so nothing is lost with it.
+- A file that is still open is renamed before it is read. Should somebody write to it after all (another host of this
+  name), he finds out before he acknowledges what came later (`provd.common.spool.sync_file`).
+- Only files of this consumer's own name and namespace are touched: the name's lock proves that no one else writes
+  them, and another namespace may have another store.
+- A stored file is removed. One with lines that cannot be read is kept, under a name that nobody reads again, and told
+  about; a torn last line was never acknowledged, so nothing is lost with it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -101,7 +105,11 @@ class Returning:
     def look(self) -> None:
         """Find what there is to bring back; nobody may be writing. The file in hand stays in hand."""
         in_hand = self._file.path if self._file is not None else None
-        files = self._folder.rglob("*") if self._folder.is_dir() else ()
+        try:
+            files = list(self._folder.rglob("*")) if self._folder.is_dir() else []
+        except OSError as error:  # a file system that is away; the next look finds them
+            log.warning("own spool cannot be looked through: folder=%s error=%s", self._folder, error)
+            return
         self._waiting = sorted(
             (
                 path
@@ -143,7 +151,7 @@ class Returning:
         if self._file is None:
             if not self._waiting:
                 return False
-            self._file = _File(self._waiting.pop())
+            self._file = _File(_sealed(self._waiting.pop()))
             self._contents = self._file.contents()
         part = _Slice(is_last=True)
         for one, size in self._contents:
@@ -191,7 +199,7 @@ class Returning:
         for workflow_id in stored.keys() | pieces.keys():
             keys = self._registry.keys_of(workflow_id)
             in_store, in_quarantine = stored.get(workflow_id, {}), pieces.get(workflow_id, {})
-            arguments: list[str] = []
+            arguments = [self._store.identity()]
             for producer_id in in_store.keys() | in_quarantine.keys():
                 receipts = in_store.get(producer_id, Ranges())
                 left = receipts.union(in_quarantine.get(producer_id, Ranges()))
@@ -214,7 +222,7 @@ class Returning:
                 file.path.rename(kept)
                 log.warning("spool file kept: path=%s unreadable_lines=%d", kept, file.bad)
             else:
-                file.path.unlink()
+                file.path.unlink(missing_ok=True)  # somebody may have replayed it, too
         except OSError as error:
             self._stuck.add(file.path)
             log.warning("spool file is stored and cannot be removed: path=%s error=%s", file.path, error)
@@ -245,6 +253,18 @@ def _by_workflow(
         workflow_id: {producer_id: Ranges.of(these) for producer_id, these in of_workflow.items()}
         for workflow_id, of_workflow in found.items()
     }
+
+
+def _sealed(path: Path) -> Path:
+    """A file under the name of a closed one; as it is, where it cannot be renamed."""
+    closed = path.with_name(path.name.removesuffix(".open"))
+    if closed == path or os.path.lexists(closed):
+        return path
+    try:
+        return path.rename(closed)
+    except OSError as error:
+        log.warning("own spool file cannot be renamed: path=%s error=%s", path, error)
+        return path
 
 
 def _size(path: Path) -> int:

@@ -56,17 +56,30 @@ local function minus(text, less)
 end
 """
 
-#: KEYS stream, stored; ARGV group, count, that many ids, then producers and texts of ranges. Acknowledges and deletes
-#: frames, and adds what the store holds of producers that wait for it to their receipts; returns how many were
-#: pending. A workflow that has been retired meanwhile gets no receipts: nobody would delete them.
+#: Receipts are those of one store, which is named beside them: what another store has confirmed is not in this one.
+_VOUCH = """
+local function vouch(receipts, store)
+  if redis.call('HGET', receipts, ':store') ~= store then
+    redis.call('DEL', receipts)
+    redis.call('HSET', receipts, ':store', store)
+  end
+end
+"""
+
+#: KEYS stream, stored; ARGV group, count, that many ids, then, where there are receipts, the store's identity,
+#: producers and texts of ranges. Acknowledges and deletes frames, and adds what the store holds of producers that
+#: wait for it to their receipts; returns how many were pending. A workflow that has been retired meanwhile gets no
+#: receipts: nobody would delete them.
 ACKNOWLEDGE = (
     _RANGES
+    + _VOUCH
     + """
 local ids = tonumber(ARGV[2])
 local acknowledged = redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 3, 2 + ids))
 redis.call('XDEL', KEYS[1], unpack(ARGV, 3, 2 + ids))
 if #ARGV > 2 + ids and redis.call('EXISTS', KEYS[1]) == 1 then
-  for i = 3 + ids, #ARGV, 2 do
+  vouch(KEYS[2], ARGV[3 + ids])
+  for i = 4 + ids, #ARGV, 2 do
     redis.call('HSET', KEYS[2], ARGV[i], union(redis.call('HGET', KEYS[2], ARGV[i]), ARGV[i + 1]))
   end
 end
@@ -88,19 +101,21 @@ return 1
 """
 )
 
-#: KEYS spooled, stored; ARGV producers, each with the text of the ranges that have left the spool, and of those among
+#: KEYS spooled, stored; ARGV the store's identity, then producers, each with the text of the ranges that have left the spool, and of those among
 #: them that the store holds now. Takes the note back, and gives the receipts. Without a note the workflow has been
 #: retired, and nothing is written.
 UNSPOOLED = (
     _RANGES
+    + _VOUCH
     + """
-for i = 1, #ARGV, 3 do
+for i = 2, #ARGV, 3 do
   local noted = redis.call('HGET', KEYS[1], ARGV[i])
   if noted then
     local left = minus(noted, ARGV[i + 1])
     redis.call('HDEL', KEYS[1], ARGV[i])
     if left ~= '' then redis.call('HSET', KEYS[1], ARGV[i], left) end
     if ARGV[i + 2] ~= '' then
+      vouch(KEYS[2], ARGV[1])
       redis.call('HSET', KEYS[2], ARGV[i], union(redis.call('HGET', KEYS[2], ARGV[i]), ARGV[i + 2]))
     end
   end
@@ -213,10 +228,12 @@ if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
 return 1
 """
 
-#: KEYS registry, stream, then the workflow's other keys; ARGV group. Removes a workflow's keys if nothing is left in
-#: the stream; returns 1 when it did.
+#: KEYS registry, stream, beats, spooled, then the workflow's other keys; ARGV group, and of how many producers a
+#: consumer's spool may hold numbers. Removes a workflow's keys if nothing is left in the stream and no consumer has
+#: spooled what was left meanwhile; returns 1 when it did.
 RETIRE = """
 if redis.call('XLEN', KEYS[2]) > 0 then return 0 end
+if redis.call('HLEN', KEYS[4]) > tonumber(ARGV[2]) then return 0 end
 local pending = redis.pcall('XPENDING', KEYS[2], ARGV[1])
 if not pending.err and pending[1] > 0 then return 0 end
 redis.call('DEL', unpack(KEYS, 2))

@@ -73,6 +73,8 @@ class Consumer:
                 _FEWEST_FRAMES, _BATCHES_AHEAD * settings.batch_messages // _TYPICAL_FRAME_MESSAGES
             ),
         )
+        # The name alone may come back in another namespace, with another store.
+        spool_name = f"{self.name}.{settings.namespace}"
         beats = Beats(broker, store)
         presence = Presence(
             broker,
@@ -106,13 +108,13 @@ class Consumer:
             fallback=Fallback(
                 streams,
                 folder=settings.spool_path,
-                name=self.name,
+                name=spool_name,
                 hostname=identity.hostname,
                 ceiling_bytes=settings.spool_ceiling_bytes,
                 free_floor=settings.spool_free_floor,
             ),
             returning=Returning(
-                broker, registry, store, self._tally, folder=settings.spool_path, name=self.name
+                broker, registry, store, self._tally, folder=settings.spool_path, name=spool_name
             ),
             suspects=Suspects(broker, consumer=self.name),
             tally=self._tally,
@@ -172,7 +174,10 @@ class Consumer:
         self._worker.run_until_empty(self._stop)
 
     def run_until_done(self, *, grace_s: float) -> Outcome:
-        """Work until the named workflows are complete, or nothing has happened for `grace_s` seconds."""
+        """Work until the named workflows are complete, or nothing has happened for `grace_s` seconds.
+
+        Raises the error of a service that has not answered once in that time.
+        """
         completion = Completion(
             self._store,
             self._workflow_ids,
@@ -180,7 +185,9 @@ class Consumer:
             waiting=lambda: sum(self._chores.measure().values()),
             activity=lambda: self._tally.moved + self._chores.beats_seen,
         )
-        self._worker.run_while(completion.goes_on, self._stop)
+        self._worker.run_while(completion.goes_on, self._stop, gives_up=completion.gives_up)
+        if completion.outcome is not None and completion.outcome.unreachable is not None:
+            raise completion.outcome.unreachable
         return completion.outcome or Outcome(False, ("stopped before the end",))
 
     def stop(self) -> None:

@@ -1,6 +1,6 @@
 """Files for what belongs in quarantine while the store is away.
 
-- They lie beside the spool files, `<consumer>.<pid>-<opening>-<random>.quarantine.open` until closed, then without
+- They lie beside the spool files, `<name>.<pid>-<opening>-<random>.quarantine.open` until closed, then without
   `.open`: `provd replay` and producers pass them over, because no line of theirs is a message.
 - Every line is one piece: the fields of `Quarantined`, those that are absent left out, as tagged JSON.
 - 0600 in folders 0700; never reopened, never overwritten; after a short write a new file. A line without an end was
@@ -12,12 +12,14 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from provd.common import values
 from provd.common.errors import SpoolError
 from provd.common.files import private_folder
+from provd.common.spool import sync_file
 from provd.store.interface import Quarantined
 
 SUFFIX = ".quarantine"
@@ -35,6 +37,8 @@ class SetAside:
         self._free_floor = free_floor
         self._openings = 0
         self._path: Path | None = None
+        #: Whether the name of the file in hand is on the disk.
+        self._is_named = False
         self._file = -1
 
     def write(self, items: Iterable[Quarantined]) -> None:
@@ -53,12 +57,17 @@ class SetAside:
                 raise SpoolError(f"quarantine file {self._path}: its disk is full")
 
     def sync(self) -> None:
-        """Wait until what was written is on the disk."""
-        if self._file >= 0:
-            try:
-                os.fsync(self._file)
-            except OSError as error:
-                raise SpoolError(f"quarantine file {self._path}: {error.strerror}") from error
+        """Wait until what was written is on the disk. Raises `SpoolError`; the next `write` then opens a new file."""
+        if self._file < 0 or self._path is None:
+            return
+        try:
+            sync_file(self._file, self._path, is_named=self._is_named)
+        except OSError as error:
+            file, self._file = self._file, -1
+            with suppress(OSError):
+                os.close(file)
+            raise SpoolError(f"quarantine file {self._path}: {error.strerror}") from error
+        self._is_named = True
 
     def close(self) -> None:
         """Sync and seal the file in hand."""
@@ -66,7 +75,7 @@ class SetAside:
             return
         file, self._file = self._file, -1
         try:
-            os.fsync(file)
+            sync_file(file, self._path, is_named=self._is_named)
             os.rename(self._path, self._path.with_suffix(""))
         except OSError as error:
             raise SpoolError(f"quarantine file {self._path}: {error.strerror}") from error
@@ -85,6 +94,7 @@ class SetAside:
             raise SpoolError(f"spool {self._folder}: less than {self._free_floor:.0%} of its disk is free")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW
         self._file = os.open(self._path, flags, 0o600)
+        self._is_named = False
 
 
 def read_set_aside(path: Path) -> Iterator[Quarantined | None]:
@@ -104,6 +114,7 @@ def read_set_aside(path: Path) -> Iterator[Quarantined | None]:
 def _read(line: bytes) -> Quarantined | None:
     try:
         document = values.from_json(line)
-        return Quarantined(**{name: value for name, value in document.items() if name in _FIELDS})
+        item = Quarantined(**{name: value for name, value in document.items() if name in _FIELDS})
+        return item if isinstance(item.raw, bytes) and isinstance(item.reason, str) else None
     except (ValueError, TypeError, AttributeError):
         return None

@@ -130,16 +130,19 @@ class Streams:
         else:
             self._cursors.pop(stream, None)
 
-    def acknowledge(self, entries: Iterable[Entry], receipts: Receipts = _NO_RECEIPTS) -> None:
+    def acknowledge(
+        self, entries: Iterable[Entry], receipts: Receipts = _NO_RECEIPTS, *, store_id: str = ""
+    ) -> None:
         """Acknowledge and delete entries, each stream's in one step. Raises `BrokerUnavailable`; may be repeated.
 
-        `receipts` are the numbers in the store that their producers wait to hear of. They go with the first step of
+        `receipts` are the numbers in the store `store_id` that their producers wait to hear of. They go with the first step of
         their stream: a receipt is true as soon as the store has the messages.
         """
         commands = []
         for stream, all_ids in ids_by_stream(entries).items():
             stored = names.WorkflowKeys.of_stream(stream).stored
             noted = [part for one in receipts.get(stream, {}).items() for part in (one[0], one[1].text)]
+            noted = [store_id, *noted] if noted else []
             for ids in _pieces(all_ids, ACKNOWLEDGE_IDS):
                 commands.append(
                     ("EVAL", scripts.ACKNOWLEDGE, 2, stream, stored, names.GROUP, len(ids), *ids, *noted)

@@ -6,7 +6,7 @@ Invariants:
   and after the ledger has it.
 - When a service fails, what is in hand is forgotten, not lost: it is pending in Redis and is read again. Writing it a
   second time changes nothing.
-- The loop ends only when told to. It never ends because a service is away.
+- The loop ends only when told to. It never ends because a service is away, unless who runs it gives up on that.
 - A frame that has been delivered often is processed alone (`suspects`), after the batch: others are not held up by it.
 """
 
@@ -25,7 +25,7 @@ from provd.consumer.broker import SAFE_POLICY, Broker
 from provd.consumer.chores import Chores
 from provd.consumer.claims import Claims, Renewal
 from provd.consumer.fallback import Fallback
-from provd.consumer.outage import Outage
+from provd.consumer.outage import Outage, let_go
 from provd.consumer.progress import REDIS, STORE, Tally
 from provd.consumer.returning import Returning
 from provd.consumer.streams import Entry, Streams
@@ -104,8 +104,16 @@ class Worker:
         """Work until every stream has been found empty in one round; frames of other consumers may be pending."""
         self.run_while(lambda: False, stop or threading.Event())
 
-    def run_while(self, goes_on: Callable[[], bool], stop: threading.Event) -> None:
-        """Work until there is nothing to read and `goes_on` says no, or until `stop` is set."""
+    def run_while(
+        self,
+        goes_on: Callable[[], bool],
+        stop: threading.Event,
+        *,
+        gives_up: Callable[[ProvdError], bool] = lambda _: False,
+    ) -> None:
+        """Work until there is nothing to read and `goes_on` says no, or until `stop` is set. `gives_up` is asked
+        while a service is away, and ends the work by saying yes.
+        """
         idle_rounds = 0
         while not stop.is_set():
             try:
@@ -114,10 +122,10 @@ class Worker:
                 self._chores.do()
                 if idle_rounds and not goes_on():
                     break
-            except (StoreUnavailable, StoreError) as error:
-                self._wait_for_store(error, stop)
-            except BrokerUnavailable as error:
-                self._wait_for_broker(error, stop)
+            except (StoreUnavailable, StoreError, BrokerUnavailable) as error:
+                let_go(error)
+                if gives_up(error) or not self._wait_for(error, stop, gives_up):
+                    break
             else:
                 if idle_rounds:
                     stop.wait(min(_SHORT_WAIT_S * 2 ** min(idle_rounds, 8), _LONG_WAIT_S))
@@ -174,6 +182,8 @@ class Worker:
             and len(batch.newer) < _NEWER_FRAMES
         ):
             if not self._in_hand:
+                if (batch.entries or batch.newer) and not self._suspected and self._claims.are_due:
+                    break  # after a claim what is in hand would be read again
                 self._fill()
             if self._in_hand:
                 self._add(batch, self._in_hand.popleft())
@@ -202,7 +212,7 @@ class Worker:
             self._chores.note_ledger(entries)
 
     def _acknowledge(self, batch: Batch) -> None:
-        self._streams.acknowledge(batch.entries, batch.receipts)
+        self._streams.acknowledge(batch.entries, batch.receipts, store_id=self._store.identity())
         self._streams.put_aside(batch.newer)
         self._renewal.hold([*self._in_hand, *self._suspected])
 
@@ -282,21 +292,36 @@ class Worker:
         self._streams.start_over()
         self._claims.hold_off()
 
-    def _wait_for_store(self, error: ProvdError, stop: threading.Event) -> None:
+    def _wait_for(
+        self, error: ProvdError, stop: threading.Event, gives_up: Callable[[ProvdError], bool]
+    ) -> bool:
+        is_broker = isinstance(error, BrokerUnavailable)
+        wait = self._wait_for_broker if is_broker else self._wait_for_store
+        is_worth_it = wait(error, stop, gives_up)
+        self._claims.hold_off()
+        return is_worth_it
+
+    def _wait_for_store(
+        self, error: ProvdError, stop: threading.Event, gives_up: Callable[[ProvdError], bool]
+    ) -> bool:
         self._forget()
         self._ready = False
         self._tally.say(f"waiting for the store, {error}")
         self._tally.lose(STORE)
-        self._store_outage.wait(error, stop, probe=self._store.ping, each=lambda: self._meanwhile(stop))
-        self._claims.hold_off()
+        return self._store_outage.wait(
+            error, stop, probe=self._store.ping, each=lambda: self._meanwhile(stop), gives_up=gives_up
+        )
 
-    def _wait_for_broker(self, error: ProvdError, stop: threading.Event) -> None:
+    def _wait_for_broker(
+        self, error: ProvdError, stop: threading.Event, gives_up: Callable[[ProvdError], bool]
+    ) -> bool:
         self._forget()
         self._tally.say(f"waiting for Redis, {error}")
         self._tally.lose(REDIS)
         self._chores.lapse()
-        self._broker_outage.wait(error, stop, probe=self._broker.ping, each=self._chores.tell)
-        self._claims.hold_off()
+        return self._broker_outage.wait(
+            error, stop, probe=self._broker.ping, each=self._chores.tell, gives_up=gives_up
+        )
 
     def _meanwhile(self, stop: threading.Event) -> None:
         """The store is away: leave frames in Redis as long as it has room, then spool."""

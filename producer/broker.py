@@ -8,6 +8,7 @@ master: what to do instead is the sender's decision.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from provd.common import clock, names
 from provd.common.advice import advised
 from provd.common.broker_nodes import Nodes
 from provd.common.broker_url import BrokerKind, parse_broker_url
-from provd.common.errors import BrokerUnavailable
+from provd.common.errors import BrokerFull, BrokerUnavailable
 from provd.common.names import WorkflowKeys
 from provd.common.passwords import hide, mask_url
 from provd.common.ranges import Ranges
@@ -46,6 +47,9 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 return 1
 """
 
+
+#: What a server at its `maxmemory` says; within a script, the client leaves the first word where it is.
+_NO_MEMORY = re.compile(r"\bOOM\b|used memory > 'maxmemory'")
 
 #: What `redis` imports that has something done before and after a fork. Imported by the sender's thread, at the moment
 #: of a fork, only the second half of it would be done.
@@ -178,7 +182,8 @@ class Broker:
             raise
         except self._errors as error:
             reason = advised(hide(" ".join(str(error).split()).rstrip("."), self._raw_url), self.url)
-            raise BrokerUnavailable(self.url, reason or type(error).__name__) from error
+            kind = BrokerFull if _NO_MEMORY.search(reason) else BrokerUnavailable
+            raise kind(self.url, reason or type(error).__name__) from error
 
     def open(self) -> None:
         """Connect, learn the bucket count, the generation, and how far the two clocks are apart.

@@ -3,6 +3,8 @@
 - `begin` and `end` are the call path: they take an id, keep the task among the open ones and append it to a deque.
   No lock, no I/O.
 - `cut` turns what has been said into frames. Only it gives out seq numbers, under its lock.
+- What has been said is in the deques, in the framer or with the sender at every moment: an exception that a signal
+  handler raises in the middle of a cut (Ctrl-C, a time limit) leaves the rest to the next one.
 - A process says hello (its `producer` record) before its first message, so that a fork which never captures anything
   leaves no trace.
 - Once the channel is closed, goodbye (the producer's closing record, with its last seq and its count of tasks) is
@@ -15,13 +17,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from provd.common import clock
 from provd.common.ranges import Ranges
 from provd.common.record import RANKS, Kind, Record, Status
 from provd.common.wire import Shape
+from provd.producer.border import swallow
 from provd.producer.capture import Frozen
 from provd.producer.framing import CutFrame, Framer, Limits, Origin
 from provd.producer.identity import Identity
@@ -143,6 +146,10 @@ class Channel:
             self._identity.rank,
         )
         self._started_at = clock.now_ms()
+        #: What a cut has in hand; an exception in the middle leaves it to the next.
+        self._unfinished: Framer | None = None
+        #: The first of `light` and its number, so that a row that is packed again keeps it.
+        self._numbered: tuple[LightRow, int] | None = None
         self._next_seq = 1
         self._tasks_ended = 0
         self._greeted = False
@@ -290,7 +297,7 @@ class Channel:
     @property
     def has_news(self) -> bool:
         """Whether there is something to cut."""
-        return self.has_statements
+        return self.has_statements or self._unfinished is not None
 
     @property
     def has_statements(self) -> bool:
@@ -344,27 +351,30 @@ class Channel:
         """Tasks begun, as far as cut."""
         return self._tasks_ended + len(self.open)
 
-    def cut(self) -> list[CutFrame]:
-        """Everything said so far, as frames; none where a signal handler or finalizer has interrupted this thread's
-        own cut, which goes on when it returns.
+    def cut(self, accept: Callable[[CutFrame], None]) -> None:
+        """Give everything said so far to `accept`, as frames; nothing where a signal handler or finalizer has
+        interrupted this thread's own cut, which goes on when it returns.
         """
         with self._lock:
             if self._cutting:
-                return []
+                return
             self._cutting = True
             try:
-                return self._cut()
+                self._cut(accept)
             finally:
                 self._cutting = False
 
-    def _cut(self) -> list[CutFrame]:
+    def _cut(self, accept: Callable[[CutFrame], None]) -> None:
         overdue = self._overdue()
-        if not overdue and not self.has_statements:
-            return []
-        framer = Framer(self._origin, self._limits, self._next_seq)
+        if not overdue and not self.has_news:
+            return
+        framer = self._unfinished
+        if framer is None:
+            framer = self._unfinished = Framer(self._origin, self._limits, self._next_seq)
         self._fill(framer, overdue)
+        framer.give(accept)
         self._next_seq = framer.next_seq
-        return framer.finish()
+        self._unfinished = None
 
     def _fill(self, framer: Framer, overdue: list[TaskEntry]) -> None:
         """Number all that has been said. What is taken from us is in the frame before."""
@@ -372,11 +382,17 @@ class Channel:
             framer.add_statement(_PRODUCER_SHAPE, self._about_producer(Status.RUNNING))
             self._greeted = True
         while self._statements:
-            framer.add_statement(*self._statements[0])
+            try:
+                framer.add_statement(*self._statements[0])
+            except Exception as error:  # noqa: BLE001 - a row that cannot be packed must not keep the others
+                swallow(error)
             self._statements.popleft()
         for entry in overdue:
             entry.announced = True
-            framer.add_announcement(entry)
+            try:
+                framer.add_announcement(entry)
+            except Exception as error:  # noqa: BLE001 - as above
+                swallow(error)
         self._release(everything=self._goodbye is not None)
         self._cut_entries(framer)
         if self._goodbye is not None:
@@ -384,15 +400,28 @@ class Channel:
             self._owes_goodbye = False
 
     def _cut_entries(self, framer: Framer) -> None:
+        # First the frame, then the deque: an exception of a signal handler in between repeats a message, which does
+        # no harm, and loses none. Between `del` and the count no handler runs: neither is a call.
         self.packed_bytes = 0
-        entries = self.entries
+        entries, light = self.entries, self.light
         for _ in range(len(entries)):
-            framer.add_task(entries.popleft())
+            try:
+                framer.add_task(entries[0])
+            except Exception as error:  # noqa: BLE001 - a row that cannot be packed must not keep the others
+                swallow(error)
+            del entries[0]
             self._tasks_ended += 1
-        light, counter = self.light, self._counter
         for _ in range(len(light)):
-            framer.add_light(next(counter), light.popleft())
+            row, numbered = light[0], self._numbered
+            if numbered is None or numbered[0] is not row:
+                numbered = self._numbered = (row, next(self._counter))
+            try:
+                framer.add_light(numbered[1], row)
+            except Exception as error:  # noqa: BLE001 - as above
+                swallow(error)
+            del light[0]
             self._tasks_ended += 1
+        self._numbered = None
 
     def _release(self, *, everything: bool) -> None:
         now = clock.monotonic()

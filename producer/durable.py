@@ -13,7 +13,6 @@ from typing import Any
 from provd.common.ranges import Ranges
 from provd.common.record import RANKS, Record, Status
 from provd.common.wire import Shape
-from provd.producer.border import swallow
 from provd.producer.capture import Frozen
 from provd.producer.channel import Channel, TaskEntry
 from provd.producer.framing import CutFrame, Framer, Limits, Origin
@@ -40,11 +39,10 @@ class _LinedFramer(Framer):
         """Bytes of what has not been taken."""
         return self._closed_bytes + self._frame.size
 
-    def take(self) -> list[CutFrame]:
-        """All frames, the one in hand closed."""
-        frames = self.finish()
-        self.frames, self._closed_bytes = [], 0
-        return frames
+    def give(self, accept: Callable[[CutFrame], None]) -> None:
+        """Close the last frame and give them all away; each is kept until `accept` has returned."""
+        super().give(accept)
+        self._closed_bytes = 0
 
     def _close(self) -> None:
         super()._close()
@@ -52,7 +50,10 @@ class _LinedFramer(Framer):
 
     def _add_plain(self, row: bytes, values: tuple[Any, ...], shape: Shape) -> None:
         seq = self.next_seq
-        line = self._lines.plain(seq, values, shape)
+        try:
+            line = self._lines.plain(seq, values, shape)
+        except OverflowError:
+            line = None
         if line is None:
             self._add(row)
         else:
@@ -155,39 +156,19 @@ class DurableChannel(Channel):
         """The disk has refused these."""
         self.unwritten = self.unwritten.union(Ranges.of_numbers(numbers))
 
-    def _cut_entries(self, framer: Framer) -> None:
-        # First the frame, then the deque: an exception of a signal handler in between repeats a message, which does
-        # no harm, and loses none.
-        self.packed_bytes = 0
-        entries, light = self.entries, self.light
-        for _ in range(len(entries)):
-            entry = entries[0]
-            try:
-                framer.add_task(entry)
-            except Exception as error:  # noqa: BLE001 - a row that cannot be packed must not keep the others
-                swallow(error)
-            entries.popleft()
-            self._tasks_ended += 1
-        for _ in range(len(light)):
-            try:
-                framer.add_light(next(self._counter), light[0])
-            except Exception as error:  # noqa: BLE001 - as above
-                swallow(error)
-            light.popleft()
-            self._tasks_ended += 1
-
     # --- what the sender asks ---
 
-    def cut(self) -> list[CutFrame]:
-        """Everything said so far, written, as frames that have not been taken."""
+    def cut(self, accept: Callable[[CutFrame], None]) -> None:
+        """Give everything said so far, written, to `accept`, as frames that it has not been given."""
         journal = self._journal
         journal.commit(self, announce=True)
         with journal.lock:
             if not journal.begin():
-                return []
+                return
             try:
                 # Between the two a signal handler may have left something to be written.
-                return self._framer.take() if not self._framer.fresh else []
+                if not self._framer.fresh:
+                    self._framer.give(accept)
             finally:
                 journal.end()
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from provd.common import clock, wire
 from provd.common.errors import SpoolError
+from provd.common.files import sync_name
 from provd.common.ranges import Ranges
 from provd.producer.warning import warn_once
 
@@ -174,22 +175,24 @@ class Journal:
             if not self._dirty:
                 return
             self._dirty = False
-            file = self._duplicate()
+            file, path = self._duplicate()
         if file < 0:
             return
         try:
             os.fsync(file)
+            if path is not None:
+                sync_name(path)
         except OSError as error:
             warn_once("spool-sync", f"spool: {error.strerror}")
         finally:
             os.close(file)
 
-    def _duplicate(self) -> int:
+    def _duplicate(self) -> tuple[int, Path | None]:
         try:
             return self._writer.duplicate()
         except OSError as error:
             warn_once("spool-sync", f"spool: {error.strerror}")
-            return -1
+            return -1, None
 
     def seal(self) -> None:
         """Seal the file in hand, so that it can be brought in; the next message opens another."""

@@ -40,7 +40,9 @@ class Lines:
         self._heads: dict[int, tuple[str, Shape]] = {}
 
     def plain(self, seq: int, row: tuple[Any, ...], shape: Shape) -> bytes | None:
-        """The line of a task's row of plain values; None where it takes a closer look."""
+        """The line of a task's row of plain values; None where it takes a closer look. Raises `OverflowError` for a
+        time that no line can hold.
+        """
         _, task, parent, started_at, duration, rank, used, generated = row
         if shape.used_names is None or type(task) is not int or type(started_at) is not int:
             return None

@@ -25,9 +25,10 @@ from provd.common import clock, wire
 from provd.common.errors import BrokerUnavailable, SpoolError
 from provd.common.ranges import Ranges
 from provd.common.settings import Settings
+from provd.producer.border import swallow
 from provd.producer.broker import Broker
 from provd.producer.channel import Channel
-from provd.producer.framing import CutFrame
+from provd.producer.framing import CutFrame, Limits
 from provd.producer.journal import Journal
 from provd.producer.receipts import Receipts
 from provd.producer.shipping import Shipping
@@ -99,7 +100,7 @@ class Sender:
         self._journal = journal
         self._rest = rest
         self._revive = revive
-        self._shipping = Shipping(journal, settings.frame_messages)
+        self._shipping = Shipping(journal, Limits(settings.frame_messages, settings.frame_bytes))
         self._receipts = Receipts(journal)
         self._channels: list[Channel] = []
         self._queue: deque[tuple[Channel, CutFrame]] = deque()
@@ -270,6 +271,7 @@ class Sender:
         try:
             if ships:
                 self._shipping.slice(broker)
+                self._retry_s = _RETRY_S[0]
             if asks:
                 self._receipts.ask(broker, self._channels)
         except BrokerUnavailable as error:
@@ -294,10 +296,12 @@ class Sender:
             self._lose_broker(error)
 
     def _enqueue(self, channel: Channel) -> None:
-        for frame in channel.cut():
+        def accept(frame: CutFrame) -> None:
             size = frame.size  # first: a call between reading and writing the sum would let another thread in
             self._queued_bytes += size
             self._queue.append((channel, frame))
+
+        channel.cut(accept)
 
     def _send_queue(self) -> None:
         broker = self._reach_broker()
@@ -311,6 +315,7 @@ class Sender:
             except BrokerUnavailable as error:
                 self._lose_broker(error)
                 break
+            self._retry_s = _RETRY_S[0]  # not before: a Redis that is full answers all but this
             self._remove(batch)
             for channel, frame in batch:
                 self._journal.acquit(channel, _span(frame))
@@ -321,18 +326,23 @@ class Sender:
 
     def _remove(self, batch: Sequence[tuple[Channel, CutFrame]]) -> None:
         """Take sent frames off the queue; a user's thread may have spooled them meanwhile, which does no harm."""
-        for sent in batch:
-            if self._queue and self._queue[0] is sent:
-                self._take()
+        journal = self._journal
+        with journal.lock:
+            if not journal.begin():
+                return  # what stays is sent or spooled once more
+            try:
+                for sent in batch:
+                    if self._queue and self._queue[0] is sent:
+                        self._take_off()
+            finally:
+                journal.end()
 
-    def _take(self) -> tuple[Channel, CutFrame] | None:
-        try:
-            channel, frame = self._queue.popleft()
-        except IndexError:
-            return None
-        size = frame.size
+    def _take_off(self) -> None:
+        """Remove the first frame, with the right to write: nobody else may between the look and the removal."""
+        size = self._queue[0][1].size
+        # No call from here on: neither a signal handler nor a thread comes in between.
         self._queued_bytes -= size
-        return channel, frame
+        del self._queue[0]
 
     # --- Redis, there or away ---
 
@@ -355,7 +365,6 @@ class Sender:
             self._broker_url = ""
             warn_once("broker", f"{error}; messages go to the spool {self._settings.spool_path}")
             return None
-        self._retry_s = _RETRY_S[0]
         for channel in self._channels:
             channel.clock_offset = self._broker.clock_offset
         if self._broker.generation != self._generation:
@@ -396,51 +405,62 @@ class Sender:
         with journal.lock:
             if not journal.begin():
                 return  # a signal handler has interrupted this very thread: the rest is its to write
-            refused: list[tuple[Channel, CutFrame]] = []
+            refused: list[tuple[Channel, CutFrame, Ranges]] = []
             try:
-                while (taken := self._take()) is not None:
-                    refused.append(taken)
-                    if self._put_away(*taken):
-                        refused.pop()
+                while self._queue:
+                    # Taken off when it is elsewhere: an exception of a signal handler in between loses none.
+                    first = self._queue[0]
+                    missing = self._put_away(*first)
+                    if missing:
+                        refused.append((*first, missing))
+                    self._take_off()
             finally:
                 self._keep(refused)
                 journal.end()
 
-    def _put_away(self, channel: Channel, frame: CutFrame) -> bool:
-        """Leave a frame to the disk; False when it does not have all of it."""
+    def _put_away(self, channel: Channel, frame: CutFrame) -> Ranges:
+        """Leave a frame to the disk; the numbers that it does not have then."""
+        span, header = _span(frame), frame.header
         if channel.is_durable:
-            there = _span(frame).minus(channel.unwritten)
+            there = span.minus(channel.unwritten)
             self._journal.owe(channel, there)
-            return len(there) == frame.header.count
-        header = frame.header
+            return span.minus(there)
+        # What is owed was written when the frame was here before.
+        lines = _lines_of(frame, span.minus(channel.owed))
         try:
-            lines = _lines_of(frame)
-            self._journal.put(channel, header.first_seq, header.last_seq, lines)
+            if lines:
+                self._journal.put(channel, header.first_seq, header.last_seq, b"".join(lines.values()))
+                self._journal.owe(channel, Ranges.of_numbers(lines))
         except SpoolError as error:
             self._journal.refusal = error.kind
             warn_once("spool", f"{error}; messages are dropped and counted")
-            return False
-        self._journal.owe(channel, _span(frame))
-        return True
+        return span.minus(channel.owed)
 
-    def _keep(self, refused: list[tuple[Channel, CutFrame]]) -> None:
+    def _keep(self, refused: list[tuple[Channel, CutFrame, Ranges]]) -> None:
         """Let frames wait in memory for Redis, as far as there is room, the newest first."""
         self._refused = False
-        for channel, frame in reversed(refused):
+        for channel, frame, missing in reversed(refused):
             room = self._settings.buffer_bytes - self._queued_bytes
             if self._broker_url and not self._closing and frame.size <= room:
                 self._queued_bytes += frame.size
                 self._queue.appendleft((channel, frame))
                 self._refused = True
             else:
-                lost = _span(frame).common(channel.unwritten) if channel.is_durable else _span(frame)
-                channel.drop(lost, self._journal.refusal)
+                channel.drop(missing, self._journal.refusal)
 
 
-def _lines_of(frame: CutFrame) -> bytes:
+def _lines_of(frame: CutFrame, wanted: Ranges) -> dict[int, bytes]:
+    """The lines of these numbers of a frame, without those that no line can hold."""
     from provd.common.spool import encode_line
 
-    return b"".join(map(encode_line, wire.decode(frame.header_field, frame.body_field).messages))
+    lines: dict[int, bytes] = {}
+    for message in wire.decode(frame.header_field, frame.body_field).messages:
+        if message.seq in wanted:
+            try:
+                lines[message.seq] = encode_line(message)
+            except Exception as error:  # noqa: BLE001 - one must not keep the others
+                swallow(error)
+    return lines
 
 
 def _span(frame: CutFrame) -> Ranges:

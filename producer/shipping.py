@@ -6,7 +6,8 @@ Invariants:
 - What Redis has acknowledged is owed no more; a send that may or may not have happened is repeated, which changes
   nothing.
 - A slice is short and followed by a rest, so that the program keeps its speed.
-- Lines that cannot be read back are told about; their file stays.
+- A frame is as large as those of the program at most, in messages and in bytes.
+- Lines that cannot be read back, or that fit into no frame, are told about; their file stays, and the rest is sent.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING
 from provd.common import clock, wire
 from provd.common.errors import SpoolError
 from provd.common.ranges import Ranges
-from provd.producer.framing import CutFrame
+from provd.producer.framing import CutFrame, Limits
 from provd.producer.warning import warn_once
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from provd.common.record import Message
     from provd.producer.broker import Broker
     from provd.producer.channel import Channel
@@ -33,6 +36,9 @@ _REST = 4.0
 #: Seconds until the next look, when what is owed cannot be sent.
 _NOTHING_S = 1.0
 
+#: What a line that was changed on its disk may come to: it reads as a message, and is none that we wrote.
+_UNFIT = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
+
 #: A run of messages that follow each other, of one channel.
 Run = tuple["Channel", CutFrame]
 
@@ -40,9 +46,9 @@ Run = tuple["Channel", CutFrame]
 class Shipping:
     """Sends what is owed, from the segments of a journal."""
 
-    def __init__(self, journal: Journal, frame_messages: int) -> None:
+    def __init__(self, journal: Journal, limits: Limits) -> None:
         self._journal = journal
-        self._frame_messages = frame_messages
+        self._limits = limits
         self._segment: Segment | None = None
         self._runs: Iterator[Run] | None = None
         #: What was owed of the file when its reading began and has not come up in it.
@@ -110,7 +116,7 @@ class Shipping:
         if segment is None:
             return
         segment.is_damaged = True
-        if segment.path.exists():
+        if _may_exist(segment.path):
             warn_once("spool-read", f"{reason}; the file stays for `provd replay`")
             return
         # Somebody has brought it in and removed it.
@@ -127,6 +133,7 @@ class Shipping:
             for channel, spans in self._unread.items()
         }
         run: list[Message] = []
+        size = 0
         for line in read_spool(segment.path):
             message = line.message
             if message is None:
@@ -134,12 +141,22 @@ class Shipping:
             found = owed.get((message.producer_id, message.workflow_id))
             if found is None or message.seq not in found[1]:
                 continue
-            if run and not (_follows(run[-1], message) and len(run) < self._frame_messages):
-                yield self._run_of(owed[run[0].producer_id, run[0].workflow_id][0], run)
-                run = []
+            full = len(run) >= self._limits.messages or size + line.size > self._limits.size
+            if run and (full or not _follows(run[-1], message)):
+                yield from self._runs_of(owed[run[0].producer_id, run[0].workflow_id][0], run)
+                run, size = [], 0
             run.append(message)
+            size += line.size
         if run:
-            yield self._run_of(owed[run[0].producer_id, run[0].workflow_id][0], run)
+            yield from self._runs_of(owed[run[0].producer_id, run[0].workflow_id][0], run)
+
+    def _runs_of(self, channel: Channel, run: list[Message]) -> Iterator[Run]:
+        """The messages as a frame; where one of them fits into none, each of the others as one."""
+        try:
+            yield self._run_of(channel, run)
+        except _UNFIT:
+            for message in run if len(run) > 1 else ():
+                yield from self._runs_of(channel, [message])
 
     def _run_of(self, channel: Channel, run: list[Message]) -> Run:
         record = run[0].record
@@ -152,6 +169,16 @@ class Shipping:
             receipt=channel.is_durable,
         )
         return channel, CutFrame(wire.decode_header(header_field), header_field, body_field)
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass  # a file system that is away for a moment has not lost it
+    return True
 
 
 def _span(frame: CutFrame) -> Ranges:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
+from provd.common.clock import to_datetime
 from provd.common.ids import task_id
 from provd.common.record import STATUSES, Kind, Record, Status
 from provd.common.wire import Shape
@@ -152,7 +153,11 @@ class Task:
             stated["tags"] = tags_of(tags)
             stated["custom_metadata"] = convert(dict(metadata)) if metadata else None
             if submitted_at is not None:
-                self._extra["submitted_at"] = int(submitted_at)
+                submitted_at = _instant("submitted_at", submitted_at)
+            if submitted_at is not None:
+                self._extra["submitted_at"] = submitted_at
+            if started_at is not None:
+                started_at = _instant("started_at", started_at)
             # Of what began earlier there are no readings.
             groups = groups_asked(telemetry) if started_at is None else ()
             self._begin(stated, used or {}, parent, groups, started_at)
@@ -233,6 +238,16 @@ class Task:
             leave_task(self._token)
             self._token = None
         self.end(error)
+
+
+def _instant(name: str, value: float) -> int | None:
+    """UTC milliseconds that were given; None, and told, where they are no time that a record can hold."""
+    try:
+        to_datetime(int(value))
+    except (ValueError, TypeError, OverflowError):
+        warn_once(f"task {name}", f"{name} is {str(value)[:40]}, not UTC milliseconds: it is left out")
+        return None
+    return int(value)
 
 
 def _outcome(error: BaseException | None, status: Status | str | None, stderr: str | None) -> Outcome:

@@ -40,11 +40,11 @@ class Termination:
         self._flush = flush
         self._deadline_s = deadline_s
         self._before: Callable[[int, FrameType | None], object] | None = None
-        self._draining = False
         self._reset()
 
     def _reset(self) -> None:
         self._pid = os.getpid()
+        self._draining = False  # a thread may have forked while the main thread drained
         self._waiting_since: float | None = None
         #: Held while the signal is given again, so that none comes after the drain.
         self._asking = _thread.allocate_lock()
@@ -65,10 +65,10 @@ class Termination:
         return True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._draining:
-            return
         if self._pid != os.getpid():
             self._reset()
+        if self._draining:
+            return
         if _is_ours(frame) and not self._is_late() and self._ask_again():
             return
         self._draining = True

@@ -111,13 +111,15 @@ def resolve_piece(store: Store, text: str) -> str:
 
 
 def load_piece(store: Store, piece_id: str) -> Piece:
-    """A piece by its whole id, with its bytes. Raises `NotFound`: somebody may have removed it."""
+    """A piece by its whole id, with its bytes. Raises `NotFound`: somebody may have removed it, or be writing it."""
     beyond = f"{piece_id}."
     documents = list(store.find(names.QUARANTINE, {"_id": {"$gte": piece_id, "$lt": beyond}}))
     if not documents:
         raise NotFound(f"the quarantined piece {piece_id} is not there any more")
     documents.sort(key=lambda document: document.get("part", 0))
     raw = b"".join(bytes(document.get("raw", b"")) for document in documents)
+    if len(raw) != documents[0].get("size", len(raw)):
+        raise NotFound(f"not all parts of the quarantined piece {piece_id} are there")
     first = {name: value for name, value in documents[0].items() if name != "raw"}
     return _piece({**first, "size": len(raw)}, raw)
 

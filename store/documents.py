@@ -45,6 +45,9 @@ PIECE_ID_CHARS = 32
 #: Milliseconds after which a consumer that was never seen again is forgotten.
 FORGET_CONSUMER_MS = 7 * 24 * 3600 * 1000
 
+#: Characters of a reason: some errors quote what they could not read.
+_REASON_CHARS = 2000
+
 #: Bytes of a quarantined piece that one document holds; MongoDB's documents end at 16 MiB.
 QUARANTINE_PART_BYTES = 8 << 20
 
@@ -165,7 +168,7 @@ def quarantine_documents(item: Quarantined) -> Iterator[Record]:
         piece_id = digest.hexdigest()[:PIECE_ID_CHARS]
         document["_id"] = piece_id if parts == 1 else f"{piece_id}-{part}"
         document |= {name: value for name, value in context.items() if value is not None}
-        document["reason"] = item.reason
+        document["reason"] = item.reason[:_REASON_CHARS]
         document["raw"] = item.raw[start : start + QUARANTINE_PART_BYTES]
         document["size"] = len(item.raw)
         document["received_at"] = clock.to_datetime(clock.now_ms())

@@ -3,6 +3,7 @@
 - A table for each collection: the id, the document as tagged JSON (`provd.common.values`), and the columns that
   SQL searches and sorts by. What SQL cannot answer is decided document by document (`matcher`, `pipeline`).
 - A batch is one transaction; its merges are `provd.common.record.merge` itself.
+- What was written to a file that somebody has removed or replaced meanwhile is not confirmed.
 - Every read has a connection of its own: it streams one consistent state while others write.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from provd.common.record import LENT_FIELDS, Message, Record, from_document, mer
 from provd.store import documents, filters, sqlite_file
 from provd.store.interface import Beat, ConsumerMark, Filter, Quarantined, Refusal, Sort, Stored, Written
 from provd.store.matcher import matcher
-from provd.store.migrations import COLUMNS, migrate_sqlite
+from provd.store.migrations import COLUMNS, identify_sqlite, migrate_sqlite
 from provd.store.network_file_systems import refuse_network_file_system
 from provd.store.ordering import sort_documents
 from provd.store.pipeline import check_pipeline, paths_of, run_pipeline
@@ -51,7 +52,10 @@ class EmbeddedStore:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
+        #: Which file the writer writes to.
+        self._place: tuple[int, int] | None = None
         self._closed = False
+        self._identity = ""
         refuse_network_file_system(self._path)
 
     def ping(self) -> None:
@@ -61,6 +65,7 @@ class EmbeddedStore:
 
     def migrate(self) -> list[str]:
         """Make the file and its tables; returns the names of the changes that this call made."""
+        self._identity = ""
         with translated(self.url), self._lock:
             sqlite_file.create(self._path)
             with sqlite_file.alone(self._path), closing(self._connect(migrating=True)) as connection:
@@ -68,6 +73,13 @@ class EmbeddedStore:
                 with transaction(connection):
                     connection.execute(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}")
                     return migrate_sqlite(connection)
+
+    def identity(self) -> str:
+        """What tells this store from every other; read again after `migrate`."""
+        if not self._identity:
+            with self._writing() as connection:
+                self._identity = identify_sqlite(connection)
+        return self._identity
 
     def close(self) -> None:
         """Close the file."""
@@ -82,10 +94,19 @@ class EmbeddedStore:
             raise StoreUnavailable(self.url, "the store has been closed")
         return connect(self._path, self.url, timeout_s=self._timeout_s, migrating=migrating)
 
-    def _open_writer(self) -> sqlite3.Connection:
-        if self._writer is None:
-            self._writer = self._connect()
-        return self._writer
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction. What went into a file that is not the store any more is not confirmed."""
+        with translated(self.url), self._lock:
+            if self._writer is None:
+                self._place = _place(self._path)
+                self._writer = self._connect()
+            with transaction(self._writer):
+                yield self._writer
+            if _place(self._path) != self._place:
+                self._writer.close()
+                self._writer = None
+                raise StoreUnavailable(self.url, "its file was removed or replaced while it was written to")
 
     # --- writing -----------------------------------------------------------------------------------------------
 
@@ -100,12 +121,10 @@ class EmbeddedStore:
             except _ENCODE_ERRORS as error:
                 refusals.append(Refusal(message, str(error) or type(error).__name__))
         stored = duplicates = 0
-        with translated(self.url), self._lock:
-            connection = self._open_writer()
-            with transaction(connection):
-                for collection, batch in batches.items():
-                    done = _merge_all(connection, collection, batch, received_at, refusals)
-                    stored, duplicates = stored + done[0], duplicates + done[1]
+        with self._writing() as connection:
+            for collection, batch in batches.items():
+                done = _merge_all(connection, collection, batch, received_at, refusals)
+                stored, duplicates = stored + done[0], duplicates + done[1]
         return Written(stored, duplicates, tuple(refusals))
 
     def add_stored(self, ranges: Iterable[Stored]) -> None:
@@ -121,31 +140,25 @@ class EmbeddedStore:
     def _add(self, collection: str, new: Sequence[Record]) -> None:
         """Insert documents; those whose `_id` is there already stay as they are."""
         rows = [_row(collection, document) for document in new]
-        with translated(self.url), self._lock:
-            connection = self._open_writer()
-            with transaction(connection):
-                connection.executemany(_insert(collection, "OR IGNORE"), rows)
+        with self._writing() as connection:
+            connection.executemany(_insert(collection, "OR IGNORE"), rows)
 
     def put_beats(self, beats: Iterable[Beat]) -> None:
         """Keep the latest beat of each producer and workflow."""
         new = [documents.beat_document(beat) for beat in beats]
-        with translated(self.url), self._lock:
-            connection = self._open_writer()
-            with transaction(connection):
-                for document in new:
-                    known = _load(connection, names.BEATS, [document["_id"]]).get(document["_id"])
-                    if not known or known["beat_at"] <= document["beat_at"]:
-                        connection.execute(_insert(names.BEATS, "OR REPLACE"), _row(names.BEATS, document))
+        with self._writing() as connection:
+            for document in new:
+                known = _load(connection, names.BEATS, [document["_id"]]).get(document["_id"])
+                if not known or known["beat_at"] <= document["beat_at"]:
+                    connection.execute(_insert(names.BEATS, "OR REPLACE"), _row(names.BEATS, document))
 
     def put_consumer(self, mark: ConsumerMark) -> None:
         """Keep a consumer's latest mark, beside this host's clock."""
         now = clock.now_ms()
         document = documents.consumer_document(mark) | {"store_at": clock.to_datetime(now)}
-        with translated(self.url), self._lock:
-            connection = self._open_writer()
-            with transaction(connection):
-                connection.execute(_insert(names.CONSUMERS, "OR REPLACE"), _row(names.CONSUMERS, document))
-                _forget_consumers(connection, before=clock.to_datetime(now - documents.FORGET_CONSUMER_MS))
+        with self._writing() as connection:
+            connection.execute(_insert(names.CONSUMERS, "OR REPLACE"), _row(names.CONSUMERS, document))
+            _forget_consumers(connection, before=clock.to_datetime(now - documents.FORGET_CONSUMER_MS))
 
     def consumers(self) -> list[Record]:
         """All marks, the newest first, each with this host's clock."""
@@ -157,33 +170,27 @@ class EmbeddedStore:
 
     def note_quarantined(self, piece_id: str, reason: str) -> None:
         """Give a quarantined piece a new reason."""
-        with translated(self.url), self._lock:
-            connection = self._open_writer()
-            with transaction(connection):
-                parts = [piece_id, *_parts(connection, piece_id)]
-                for document in _load(connection, names.QUARANTINE, parts).values():
-                    row = _row(names.QUARANTINE, {**document, "reason": reason})
-                    connection.execute(_insert(names.QUARANTINE, "OR REPLACE"), row)
+        with self._writing() as connection:
+            parts = [piece_id, *_parts(connection, piece_id)]
+            for document in _load(connection, names.QUARANTINE, parts).values():
+                row = _row(names.QUARANTINE, {**document, "reason": reason})
+                connection.execute(_insert(names.QUARANTINE, "OR REPLACE"), row)
 
     def drop_quarantined(self, piece_ids: Iterable[str]) -> None:
         """Remove quarantined pieces."""
-        with translated(self.url), self._lock:
-            connection = self._open_writer()
-            with transaction(connection):
-                for piece_id in piece_ids:
-                    ids = [(one,) for one in (piece_id, *_parts(connection, piece_id))]
-                    connection.executemany(f"DELETE FROM {names.QUARANTINE} WHERE _id = ?", ids)  # noqa: S608
+        with self._writing() as connection:
+            for piece_id in piece_ids:
+                ids = [(one,) for one in (piece_id, *_parts(connection, piece_id))]
+                connection.executemany(f"DELETE FROM {names.QUARANTINE} WHERE _id = ?", ids)  # noqa: S608
 
     # --- the ledger --------------------------------------------------------------------------------------------
 
     def compact_ledger(self, *workflow_ids: str) -> int:
         """Replace the parts by the merged ranges, in one transaction."""
         left = 0
-        with translated(self.url), self._lock:
-            connection = self._open_writer()
-            with transaction(connection):
-                for workflow_id in workflow_ids:
-                    left += _compact(connection, workflow_id)
+        with self._writing() as connection:
+            for workflow_id in workflow_ids:
+                left += _compact(connection, workflow_id)
         return left
 
     def stored_ranges(self, workflow_id: str) -> dict[str, Ranges]:
@@ -273,6 +280,15 @@ class EmbeddedStore:
                     for column, value in zip(columns, row, strict=False)
                     if value is not None
                 }
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Which file has this name now."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _columns(collection: str) -> frozenset[str]:

@@ -125,6 +125,9 @@ class Store(Protocol):
     def migrate(self) -> list[str]:
         """Bring the schema up to date; safe to call from several processes at once. Returns the names applied."""
 
+    def identity(self) -> str:
+        """What tells this store from every other, kept in it since its first use; a copy of a store has the same."""
+
     def write(self, messages: Sequence[Message], *, received_at: int) -> Written:
         """Merge messages into their documents. `received_at` (UTC ms) marks documents that are new or changed."""
 

@@ -14,13 +14,16 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from provd.common import clock, names, values
+from provd.common import clock, ids, names, values
 
 if TYPE_CHECKING:
     from pymongo.database import Database
 
 _MongoChange: TypeAlias = "Callable[[Database[dict[str, Any]]], None]"
 _SqliteChange: TypeAlias = Callable[[sqlite3.Connection], None]
+
+#: Beside the changes that have been made: which store this is.
+_IDENTITY = "identity"
 
 
 # --- MongoDB ---------------------------------------------------------------------------------------------------
@@ -68,6 +71,14 @@ def migrate_mongo(database: Database[dict[str, Any]]) -> list[str]:
         if result.upserted_id is not None:
             applied.append(change.__name__)
     return applied
+
+
+def identify_mongo(database: Database[dict[str, Any]]) -> str:
+    """The store's identity, given to it now if it has none."""
+    given = {"$setOnInsert": {"store_id": ids.new_store_id()}}
+    database[names.MIGRATIONS].update_one({"_id": _IDENTITY}, given, upsert=True)
+    (found,) = database[names.MIGRATIONS].find({"_id": _IDENTITY})
+    return str(found["store_id"])
 
 
 # --- the embedded store ----------------------------------------------------------------------------------------
@@ -154,3 +165,12 @@ def migrate_sqlite(connection: sqlite3.Connection) -> list[str]:
         applied.append(change.__name__)
     connection.execute(f"PRAGMA user_version = {len(SQLITE)}")
     return applied
+
+
+def identify_sqlite(connection: sqlite3.Connection) -> str:
+    """The store's identity, given to it now if it has none, inside a write transaction that the caller has begun."""
+    document = values.to_json({"_id": _IDENTITY, "store_id": ids.new_store_id()})
+    connection.execute(f"INSERT OR IGNORE INTO {names.MIGRATIONS} VALUES (?, ?)", (_IDENTITY, document))  # noqa: S608
+    query = f"SELECT document FROM {names.MIGRATIONS} WHERE _id = ?"  # noqa: S608
+    (found,) = connection.execute(query, (_IDENTITY,)).fetchone()
+    return str(values.from_json(found)["store_id"])

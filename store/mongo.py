@@ -48,6 +48,10 @@ _MAJORITY_MS = 30_000
 #: An upsert loses the race to another writer's at most a few times, and then finds that writer's document.
 _RACES = 5
 
+#: Merges in one bulk write: each is some 12 KiB of expressions on its way, ten times its record. A batch that comes a
+#: second time is all merges, and would set the mark that the process' memory stays at.
+_MERGES_AT_ONCE = 200
+
 #: A part's document comes before that of any range around it, whatever is compacted meanwhile.
 _LEDGER_ORDER = [("workflow_id", 1), ("producer_id", 1), ("last_seq", 1), ("first_seq", -1)]
 
@@ -63,6 +67,7 @@ class MongoStore:
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
         """Connects on first use. `timeout_s` bounds the search for a server; a write may take longer."""
         self.url = mask_url(url)
+        self._identity = ""
         milliseconds = int(timeout_s * 1000)
         try:
             parsed = parse_uri(url)
@@ -95,8 +100,16 @@ class MongoStore:
 
     def migrate(self) -> list[str]:
         """Create what indexes are missing; returns the names of the migrations that this call applied."""
+        self._identity = ""
         with translated(self.url):
             return migrations.migrate_mongo(self._database)
+
+    def identity(self) -> str:
+        """What tells this store from every other; read again after `migrate`."""
+        if not self._identity:
+            with translated(self.url):
+                self._identity = migrations.identify_mongo(self._database)
+        return self._identity
 
     def close(self) -> None:
         """Close the connections."""
@@ -319,6 +332,13 @@ class _Batch:
         return len(batch), []
 
     def _merge(self, batch: Sequence[Encoded]) -> tuple[int, int]:
+        done = [
+            self._merge_some(batch[start : start + _MERGES_AT_ONCE])
+            for start in range(0, len(batch), _MERGES_AT_ONCE)
+        ]
+        return sum(changed for changed, _ in done), sum(unchanged for _, unchanged in done)
+
+    def _merge_some(self, batch: Sequence[Encoded]) -> tuple[int, int]:
         changed = unchanged = 0
         for _ in range(_RACES):
             if not batch:
@@ -333,7 +353,7 @@ class _Batch:
                 result = error.details
                 batch, _refused = self._sorted_out(batch, error)
             except errors.PyMongoError as error:
-                done = [self._merge(half) for half in self._halves(batch, error)]
+                done = [self._merge_some(half) for half in self._halves(batch, error)]
                 return changed + sum(one for one, _ in done), unchanged + sum(one for _, one in done)
             changed += result["nUpserted"] + result["nModified"]
             unchanged += result["nMatched"] - result["nModified"]

@@ -26,6 +26,8 @@ def translated(url: str, *, reading: bool = False) -> Iterator[None]:
     """Turn SQLite's errors into ours."""
     try:
         yield
+    except StoreUnavailable:  # an `OSError`, too
+        raise
     except sqlite3.OperationalError as error:  # locked, disk full, I/O, cannot open
         raise StoreUnavailable(url, str(error)) from error
     except sqlite3.ProgrammingError as error:  # closed

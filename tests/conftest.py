@@ -77,6 +77,12 @@ class StartProvd(Protocol):
         """`env` is added to the clean environment; output goes to the child's log."""
 
 
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the children of tests also where this run ignores it: in a shell's background, under nohup."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 # --- the report ------------------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,12 @@
-"""A MongoDB that is killed while it is written to."""
+"""A MongoDB that is killed while it is written to, and a store file that is taken away."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from provd.common.errors import StoreUnavailable
 from provd.store.open import open_store
@@ -49,3 +52,29 @@ def test_what_write_returned_for_survives_a_kill_of_the_server(
     assert [type(error) for error in outcome] == [StoreUnavailable]
     assert set(confirmed) <= found
     assert replayed.duplicates == len(confirmed)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_what_went_into_a_store_file_that_somebody_has_removed_is_not_confirmed(
+    tmp_path: Path,
+    replaced: bool,
+) -> None:
+    """G2: it would be acknowledged, receipted, and gone with the process."""
+    url = f"sqlite:///{tmp_path}/provd.db"
+    store = open_store(url)
+    store.migrate()
+    store.write([task(1)], received_at=START_MS)
+    for path in tmp_path.glob("provd.db*"):
+        path.unlink()
+    if replaced:
+        other = open_store(url)
+        other.migrate()
+        other.close()
+
+    with pytest.raises(StoreUnavailable, match="removed or replaced"):
+        store.write([task(2)], received_at=START_MS)
+
+    store.migrate()
+    assert store.write([task(2)], received_at=START_MS).stored == 1
+    assert [document["seq"] for document in store.find("tasks", {})] == [2]
+    store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from provd.common import clock
 from provd.common.ranges import Ranges
 from provd.store.interface import Beat, ConsumerMark, Quarantined, Store
+from provd.store.open import open_store
 from tests.contract.messages import START_MS
 
 
@@ -16,6 +18,22 @@ def mark(name: str = "head-0", *, broker_at: int = START_MS, state: str = "runni
     """What a consumer says."""
     figures = {"stored": 7, "rate": 1.5}
     return ConsumerMark(name, "head", 42, "0.1", state, START_MS, broker_at, ("w1",), figures)
+
+
+class TestIdentity:
+    """Which store this is."""
+
+    def test_a_store_keeps_its_identity_and_another_has_another(self, store: Store, store_url: str) -> None:
+        assert store.identity()
+
+        with closing(open_store(store_url)) as again:
+            again.migrate()
+            assert again.identity() == store.identity()
+
+    def test_two_stores_are_told_apart(self, both: tuple[Store, Store]) -> None:
+        one, other = both
+
+        assert one.identity() != other.identity()
 
 
 class TestConsumers:

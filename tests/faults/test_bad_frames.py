@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import redis
 
-from provd.common import names, wire
+from provd.common import names, sections, wire
 from provd.common.record import SCHEMA_VERSION, Message
 from provd.store.books import read_books
 from provd.store.interface import Store
@@ -409,3 +409,116 @@ def test_a_frame_of_an_earlier_schema_is_read(
 
     with opened_store(mongo_url) as store:
         assert_stored_once(store, feeder)
+
+
+@pytest.mark.parametrize("levels", [300, 480, 600, 900])
+def test_values_deeper_than_anybody_writes_cost_only_their_message(
+    redis_url: str,
+    client: redis.Redis,
+    store_url: str,
+    namespace: str,
+    tmp_path: Path,
+    slots: Path,
+    levels: int,
+) -> None:
+    """G4: deeper than Python goes down without help, so that it cannot be framed again: it is kept as it reads."""
+    feeder = Feeder(client, namespace)
+    header, body = feeder.encoded(feeder.tasks(2))
+    payloads, _ = sections.decode(body, 2)
+    table, row = payloads[sections.TABLE], wire.unpack(payloads[0])
+    lists = b"\x91" * levels + wire.pack("the bottom")
+    odd = b"\x99" + b"".join(map(wire.pack, row[:8])) + b"\x81" + wire.pack("stdout") + lists
+    feeder.send_raw(header, b"".join(map(sections.encode, (table, odd, payloads[1], table))))
+
+    consume(redis_url, store_url, namespace, tmp_path, slots)
+
+    with opened_store(store_url) as store:
+        assert 2 in epochs(store, "w1")
+        books = read_books(store, "w1")
+        assert (books.total("stored") + books.total("quarantined"), books.total("missing")) == (2, 0)
+        for item in store.find(names.QUARANTINE, {}):
+            assert b"the bottom" in bytes(item["raw"])
+    assert (feeder.length(), feeder.pending()) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"at": 10**18},
+        {"at": float("inf")},
+        {"at": 1, "sent": 1 << 62},
+        {"at": 1, "dropped": [[1, 1 << 63]]},
+        {"at": 1, "spooled": 7},
+        {"at": 1, "dropped": [[1, 2]], "dropped_reasons": {"a\0b": 1, "$x": 1, "\ud800": 1}},
+        [1],
+    ],
+    ids=str,
+)
+def test_a_heartbeat_that_makes_no_sense_keeps_nobody_elses_from_the_store(
+    redis_url: str,
+    client: redis.Redis,
+    store_url: str,
+    namespace: str,
+    tmp_path: Path,
+    slots: Path,
+    fields: Any,
+) -> None:
+    odd, sound = Feeder(client, namespace), Feeder(client, namespace)
+    odd.send(odd.tasks(1))
+    client.hset(odd.keys.beats, odd.producer_id, wire.pack(fields))
+    sound.send(sound.tasks(1))
+    sound.beat(1_700_000_000_000)
+
+    consume(redis_url, store_url, namespace, tmp_path, slots)
+
+    with opened_store(store_url) as store:
+        assert store.count(names.TASKS, {}) == 2
+        assert store.count(names.BEATS, {"producer_id": sound.producer_id}) == 1
+
+
+def test_a_body_hit_in_the_middle_and_cut_off_between_two_messages_gives_no_number_to_another(
+    client: redis.Redis, redis_url: str, store_url: str, namespace: str, tmp_path: Path, slots: Path
+) -> None:
+    """G2: a receipt under a wrong number would let the producer throw away what is nowhere else."""
+    feeder = Feeder(client, namespace, receipt=True)
+    header, body = feeder.encoded(feeder.tasks(5))
+    payloads, _ = sections.decode(body, 5)
+    parts = [sections.encode(payloads[index]) for index in (sections.TABLE, 0, 1, 2, 3, 4)]
+    parts[2] = flipped(parts[2], 8 * len(parts[2]) - 1)
+    feeder.send_raw(header, b"".join(parts))
+
+    consume(redis_url, store_url, namespace, tmp_path, slots)
+
+    assert feeder.receipts() == "1-1"
+    with opened_store(store_url) as store:
+        (item,) = store.find(names.QUARANTINE, {})
+        assert (item["first_seq"], item["last_seq"]) == (2, 5)
+        assert epochs(store, "w1") == [1]
+
+
+@pytest.mark.parametrize("parent", [[1], 7, {"$x": 1}, True], ids=str)
+def test_a_message_that_cannot_be_framed_again_is_quarantined_as_it_reads(
+    client: redis.Redis,
+    redis_url: str,
+    store_url: str,
+    namespace: str,
+    tmp_path: Path,
+    slots: Path,
+    parent: Any,
+) -> None:
+    """G4: the store refuses it, and so does what keeps refused messages for a later version."""
+    feeder = Feeder(client, namespace)
+    header, body = feeder.encoded(feeder.tasks(3))
+    payloads, _ = sections.decode(body, 3)
+    row = wire.unpack(payloads[1])
+    odd = wire.pack([*row[:8], {"parent_task_id": parent, "stdout": "the words"}])
+    table = payloads[sections.TABLE]
+    feeder.send_raw(header, b"".join(map(sections.encode, (table, payloads[0], odd, payloads[2], table))))
+
+    consume(redis_url, store_url, namespace, tmp_path, slots)
+
+    with opened_store(store_url) as store:
+        assert epochs(store, "w1") == [1, 3]
+        (item,) = store.find(names.QUARANTINE, {})
+        assert (item["first_seq"], item["last_seq"]) == (2, 2)
+        assert b"the words" in bytes(item["raw"])

@@ -218,3 +218,25 @@ def test_a_second_signal_ends_a_consumer_at_once_and_the_next_has_all_of_it_once
         assert ended.returncode == 0, ended.stderr
         assert 0 < stored_by_the_first < 19_998
         assert_whole(store, feeder)
+
+
+def test_what_is_claimed_while_a_batch_fills_does_not_bring_the_batch_in_hand_again(
+    client: redis.Redis, redis_url: str, store_url: str, namespace: str, tmp_path: Path, slots: Path
+) -> None:
+    """A claim makes all that is pending be read again, so it is not made with anything in hand."""
+    settings = replace(
+        plain_settings(redis_url, store_url, namespace, tmp_path), claim_after_s=2.0, batch_wait_s=2.0
+    )
+    with ExitStack() as stack, opened_store(store_url) as store:
+        feeder = Feeder(client, namespace)
+        entries = feeder.send(feeder.tasks(5), frame=1)
+        client.xreadgroup(names.GROUP, "gone", {feeder.keys.stream: ">"})
+        # It comes to be abandoned while the batch is being filled.
+        client.xclaim(feeder.keys.stream, names.GROUP, "gone", 0, [*entries], idle=1000, justid=True)
+        feeder.send(feeder.tasks(10), frame=1)
+        consumer = make_consumers(settings, slots, stack)()
+        with running(consumer):
+            wait_until(lambda: feeder.length() == 0, 30)
+
+        assert_stored_once(store, feeder)
+        assert (consumer.progress.received, consumer.progress.duplicates) == (15, 0)

@@ -350,7 +350,17 @@ def test_a_command_that_fails_for_the_servers_reasons_is_repeated(
     )
 
 
-@pytest.mark.parametrize("code", sorted(_TRANSIENT_CODES))
+#: Of each kind one: no majority in time, stepping down, shutting down, interrupted, never to be had.
+UNCONFIRMED = frozenset({64, 91, 100, 189, 11602})
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(code, marks=() if code in UNCONFIRMED else pytest.mark.long)
+        for code in sorted(_TRANSIENT_CODES)
+    ],
+)
 def test_a_write_that_a_majority_did_not_confirm_is_repeated(
     failpoint: Failpoint,
     failing_url: str,

@@ -70,6 +70,7 @@ def test_what_a_late_producer_sends_to_a_stream_that_is_being_retired_is_there_t
                 retired += other.eval(
                     scripts.RETIRE, 6,
                     keys.registry, keys.stream, keys.beats, keys.spooled, keys.stored, keys.suspects, names.GROUP,
+                    0,
                 )  # fmt: skip
 
     def consume() -> None:
@@ -143,3 +144,19 @@ def test_one_workflow_that_has_not_ended_does_not_keep_the_others(
 
         assert [feeder.workflow_id for feeder in feeders if keys_of(feeder)] == ["w57", "w58", "w59"]
         assert store.count(names.TASKS, {}) == 120
+
+
+def test_a_workflow_is_not_retired_where_a_consumer_has_spooled_its_last_frame_a_moment_ago(
+    client: redis.Redis, namespace: str
+) -> None:
+    """G7: the note of what is in the spool would be gone, and so would the receipts for it."""
+    feeder = Feeder(client, namespace)
+    (entry,) = feeder.send(feeder.tasks(5))
+    keys = feeder.keys
+    client.xreadgroup(names.GROUP, "head-0", {keys.stream: ">"})
+    client.eval(scripts.SPOOLED, 2, keys.stream, keys.spooled, names.GROUP, entry, feeder.producer_id, "1-5")
+    all_keys = (keys.registry, keys.stream, keys.beats, keys.spooled, keys.stored, keys.suspects)
+
+    assert client.eval(scripts.RETIRE, 6, *all_keys, names.GROUP, 0) == 0
+    assert client.hget(keys.spooled, feeder.producer_id) == b"1-5"
+    assert client.eval(scripts.RETIRE, 6, *all_keys, names.GROUP, 1) == 1

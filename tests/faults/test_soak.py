@@ -15,8 +15,8 @@ from tests.faults.soak.soak import Soak
 
 SEED = 4
 SCALES = {
-    "disk": Scale(tasks=24_000, faults=26, workflows=2, durability="disk"),
-    "memory": Scale(tasks=12_000, faults=16, workflows=2, durability="memory"),
+    "disk": Scale(tasks=24_000, faults=26, durability="disk"),
+    "memory": Scale(tasks=12_000, faults=16, durability="memory"),
 }
 
 

@@ -138,7 +138,7 @@ class _Gated:
         return self._store.write(messages, **named)
 
 
-def spool_of(settings: Settings, feeder: Feeder, count: int, *, name: str = "head-0") -> None:
+def spool_of(settings: Settings, feeder: Feeder, count: int, *, name: str = "head-0.ns") -> None:
     """What a consumer that has ended left in its spool."""
     writer = SpoolWriter(settings.spool_path, name, ceiling_bytes=1 << 40, free_floor=0, hostname="head")
     for start in range(0, count, 1000):
@@ -196,7 +196,7 @@ def test_a_spool_that_comes_back_is_read_in_slices_that_fit_in_memory(
         spool_of(settings, small, 500)
         make_consumers(settings, slots, stack)().run_until_empty()
         writer = SpoolWriter(
-            settings.spool_path, "head-1", ceiling_bytes=1 << 40, free_floor=0, hostname="head"
+            settings.spool_path, "head-1.ns", ceiling_bytes=1 << 40, free_floor=0, hostname="head"
         )
         for _ in range(60):
             writer.write(large.tasks(10, stdout="x" * 100_000))
@@ -271,5 +271,5 @@ def test_a_torn_last_line_of_the_spool_is_nothing_lost_and_a_garbled_one_is_kept
 
         assert_stored_once(store, feeder)
         left = [path for path in settings.spool_path.rglob("*") if path.is_file()]
-        assert left == [garbled.with_name(garbled.name + ".unreadable")]
+        assert left == [garbled.with_name(garbled.name.removesuffix(".open") + ".unreadable")]
         assert caplog.text.count("spool file kept") == 1

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from provd.common.record import Status
 from provd.common.spool import SpoolWriter
 from tests.builders import ProducerBuilder
 from tests.conftest import RunProvd, StartProvd
+from tests.services.redis_server import RedisServer
 from tests.services.waiting import wait_until
 
 
@@ -115,6 +117,41 @@ def test_a_workflow_that_stays_incomplete_exits_1_after_the_grace(
 
     assert done.returncode == 1
     assert "incomplete: never" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        {"PROVD_BROKER_URL": "redis://127.0.0.1:1/0"},
+        {"PROVD_STORE_URL": "mongodb://127.0.0.1:1/provd"},
+    ],
+    ids=["broker", "store"],
+)
+def test_a_service_that_does_not_answer_once_within_the_grace_exits_3(
+    run_provd: RunProvd, services: dict[str, str], away: dict[str, str]
+) -> None:
+    waiting = ("consume", "--workflow-id", "never", "--exit-when-done", "--grace", "0.5")
+    done = run_provd(*waiting, env=services | away | {"PROVD_CONNECT_TIMEOUT_S": "0.5"})
+
+    assert done.returncode == 3, done.stderr
+    assert "127.0.0.1:1" in done.stderr
+
+
+def test_a_service_that_goes_away_for_good_exits_1_after_the_grace(
+    start_provd: StartProvd, services: dict[str, str], private_redis: Callable[..., RedisServer]
+) -> None:
+    server = private_redis()
+    env = services | {"PROVD_BROKER_URL": server.url}
+    waiting = ("consume", "--workflow-id", "never", "--exit-when-done", "--grace", "2")
+    consumer = start_provd(*waiting, env=env)
+    with server.client() as client:
+        # It has looked around several times, and at the books in between
+        wait_until(lambda: client.info("commandstats").get("cmdstat_smembers", {"calls": 0})["calls"] >= 48)
+
+    server.kill()
+
+    assert consumer.wait(60) == 1, consumer.log.read_text()
+    assert "incomplete: gave up after 2 s without a service" in consumer.log.read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

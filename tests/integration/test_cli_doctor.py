@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
+
+import pytest
 
 from provd.cli.check_machine import file_system_of
 from tests.conftest import RunProvd
@@ -17,8 +20,19 @@ def levels(done: CompletedProcess[str]) -> dict[str, str]:
     return {check["check"]: check["level"] for check in map(json.loads, done.stdout.splitlines())}
 
 
+#: Nothing is asked of a broker, and the store is one that nobody has made yet.
+NO_SERVICES = ("--broker", "", "--store", "sqlite:///new.db", "--json")
+
+
+@pytest.fixture
+def lasting_folder() -> Iterator[Path]:
+    """A folder that is not among those for temporary files."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield Path(folder)
+
+
 def test_services_that_are_set_up_well_are_ok(
-    run_provd: RunProvd, private_redis: Callable[..., RedisServer], mongo_url: str
+    run_provd: RunProvd, private_redis: Callable[..., RedisServer], mongo_url: str, lasting_folder: Path
 ) -> None:
     redis = private_redis(
         config={
@@ -29,7 +43,10 @@ def test_services_that_are_set_up_well_are_ok(
         }
     )
 
-    done = run_provd("doctor", "--broker", redis.url, "--store", mongo_url, "--json")
+    done = run_provd(
+        "doctor", "--broker", redis.url, "--store", mongo_url, "--json",
+        env={"PROVD_SPOOL_DIR": str(lasting_folder)},
+    )  # fmt: skip
 
     found = levels(done)
     for check in (
@@ -87,6 +104,41 @@ def test_a_spool_folder_that_cannot_be_made_is_failed(run_provd: RunProvd, tmp_p
 
     assert levels(done)["spool"] == "failed"
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("variable", ["PROVD_SPOOL_DIR", "TMPDIR"])
+def test_a_spool_folder_that_others_empty_is_a_warning(
+    run_provd: RunProvd, lasting_folder: Path, variable: str
+) -> None:
+    """Under /tmp, or under the $TMPDIR of a job: a spool there is gone before anyone has brought it in."""
+    env = {"PROVD_SPOOL_DIR": str(lasting_folder / "spool")}
+    env[variable] = str(lasting_folder) if variable == "TMPDIR" else "/tmp/provd-spool"
+
+    done = run_provd("doctor", *NO_SERVICES, env=env)
+
+    assert levels(done)["spool"] == "warning", done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "level"),
+    [
+        ("broker_url: redis://user:hunter2@h/0", 0o644, "warning"),
+        ("store_password: hunter2", 0o640, "warning"),
+        ("store_password: hunter2", 0o600, "ok"),
+        ("broker_url: redis://h/0", 0o644, None),
+    ],
+)
+def test_a_settings_file_with_a_password_that_others_may_read_is_a_warning(
+    run_provd: RunProvd, tmp_path: Path, text: str, mode: int, level: str | None
+) -> None:
+    file = tmp_path / "provd.yaml"
+    file.write_text(text + "\n")
+    file.chmod(mode)
+
+    done = run_provd("--settings", str(file), "doctor", *NO_SERVICES)
+
+    assert levels(done).get("settings file") == level, done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 def test_the_file_system_of_a_path_is_that_of_the_longest_mount_above_it(tmp_path: Path) -> None:

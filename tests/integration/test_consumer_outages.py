@@ -181,7 +181,7 @@ def test_the_spool_of_a_killed_consumer_is_brought_back_by_the_next_of_its_name(
         for name in ("head-0", "head-1"):
             writer = SpoolWriter(
                 settings.spool_path,
-                name,
+                f"{name}.{namespace}",
                 ceiling_bytes=1 << 20,
                 free_floor=0,
                 hostname="h",

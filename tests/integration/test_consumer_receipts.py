@@ -78,6 +78,22 @@ def test_what_was_damaged_on_the_way_gets_no_receipt(
     )
 
 
+def test_a_frame_in_another_workflows_stream_is_stored_and_gets_no_receipt_there(
+    client: redis.Redis, namespace: str, make_consumer: MakeConsumer, store: Store
+) -> None:
+    """A producer numbers each workflow's messages anew: it would take the receipt for others of its own."""
+    feeder, other = Feeder(client, namespace, receipt=True), Feeder(client, namespace, "w2", receipt=True)
+    feeder.send(feeder.tasks(3))
+    feeder.send_raw(*other.encoded(other.tasks(5)))
+
+    make_consumer().run_until_empty()
+
+    assert store.count(names.TASKS, {}) == 8
+    assert client.hkeys(feeder.keys.stored) == [b":store", feeder.producer_id.encode()]
+    assert feeder.receipts() == "1-3"
+    assert not client.exists(other.keys.stored)
+
+
 def test_what_the_store_refuses_for_good_gets_its_receipt(
     client: redis.Redis, namespace: str, make_consumer: MakeConsumer, store: Store
 ) -> None:
@@ -101,11 +117,28 @@ def test_receipts_of_a_retired_workflow_are_gone_and_do_not_come_back(
     assert not client.exists(feeder.keys.stream, feeder.keys.stored)
 
     late = client.eval(
-        scripts.ACKNOWLEDGE, 2, feeder.keys.stream, feeder.keys.stored, names.GROUP, 1, "1-1", "p", "1-5"
+        scripts.ACKNOWLEDGE, 2, feeder.keys.stream, feeder.keys.stored, names.GROUP, 1, "1-1", "s", "p", "1-5"
     )
 
     assert late == 0
     assert not client.exists(feeder.keys.stored)
+
+
+def test_another_store_gives_receipts_for_what_it_holds_itself(
+    client: redis.Redis, namespace: str, make_consumer: MakeConsumer, redis_url: str, tmp_path: Path
+) -> None:
+    """G2: a producer lets go of nothing because a store that is not in use any more once had it."""
+    feeder = Feeder(client, namespace, receipt=True)
+    feeder.send(feeder.tasks(10))
+    make_consumer().run_until_empty()
+    assert feeder.receipts() == "1-10"
+
+    with ExitStack() as stack:
+        other = plain_settings(redis_url, f"sqlite:///{tmp_path}/other.db", namespace, tmp_path)
+        feeder.send(feeder.tasks(10))
+        make_consumers(other, tmp_path / "slots", stack)().run_until_empty()
+
+    assert feeder.receipts() == "11-20"
 
 
 def test_receipts_are_written_where_redis_has_no_room_left(
@@ -134,12 +167,12 @@ def test_ranges_in_redis_are_merged_as_sets(client: redis.Redis, namespace: str)
         first = chosen.randrange(1, 400)
         some = Ranges.of([(first, first + chosen.randrange(20)), (first + 30, first + 31)])
         if chosen.random() < 0.3:
-            client.eval(scripts.UNSPOOLED, 2, keys.spooled, keys.stored, "p", some.text, some.text)
+            client.eval(scripts.UNSPOOLED, 2, keys.spooled, keys.stored, "s", "p", some.text, some.text)
             stored = stored.union(some) if spooled else stored
             spooled = spooled.minus(some)
         elif chosen.random() < 0.5:
             client.eval(
-                scripts.ACKNOWLEDGE, 2, keys.stream, keys.stored, names.GROUP, 1, "1-1", "p", some.text
+                scripts.ACKNOWLEDGE, 2, keys.stream, keys.stored, names.GROUP, 1, "1-1", "s", "p", some.text
             )
             stored = stored.union(some)
         else:
@@ -159,7 +192,7 @@ def test_numbers_of_sixteen_digits_keep_them(client: redis.Redis, namespace: str
 
     client.eval(
         scripts.ACKNOWLEDGE, 2, feeder.keys.stream, feeder.keys.stored,
-        names.GROUP, 1, "1-1", feeder.producer_id, f"1-{last}",
+        names.GROUP, 1, "1-1", "s", feeder.producer_id, f"1-{last}",
     )  # fmt: skip
 
     assert feeder.receipts() == f"1-{last}"

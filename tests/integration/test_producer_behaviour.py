@@ -97,6 +97,61 @@ def test_a_time_limit_that_strikes_inside_capture_reaches_the_program(script: Sc
     assert (ended.stdout, ended.stderr) == ("10\n", "")
 
 
+@pytest.mark.parametrize("durability", ["memory", "disk"])
+def test_a_time_limit_that_strikes_inside_capture_loses_no_call_that_had_returned(
+    script: Script, streams: Streams, durability: str
+) -> None:
+    """G2, G7: what interrupts a cut, or the way to the spool, in the program's thread leaves the rest to the next."""
+    ended = script.run(
+        """
+        import signal, provd
+
+        class Limit(Exception):
+            pass
+
+        armed = False
+
+        def limit(*_):
+            if armed:
+                raise Limit
+
+        @provd.task
+        def work(n):
+            pass
+
+        signal.signal(signal.SIGALRM, limit)
+        returned, n, struck = [], 0, 0
+        with provd.workflow("w"):
+            signal.setitimer(signal.ITIMER_REAL, 0.0013, 0.0013)
+            while n < 20_000:
+                try:
+                    armed = True
+                    while n < 20_000:
+                        n += 1
+                        work(n)
+                        returned.append(n)
+                except Limit:
+                    armed = False
+                    struck += 1
+            armed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        print(struck > 20, len(returned), sum(returned))
+        """,
+        env={"PROVD_BUFFER_BYTES": str(1 << 20), "PROVD_DURABILITY": durability},
+    )
+
+    assert ended.stderr == ""
+    struck, count, total = ended.stdout.split()
+    tasks = streams.records(Kind.TASK)
+    finished = {task["used"]["n"]: task["task_id"] for task in tasks if task["status"] == "FINISHED"}
+    assert struck == "True"
+    ids = {task["task_id"] for task in tasks}
+    assert len(ids) == len({task["used"]["n"] for task in tasks})  # none twice
+    # A call that was struck may be recorded, too, as what it came to.
+    assert len(finished) >= int(count)
+    assert sum(finished) >= int(total)
+
+
 def test_a_program_that_waits_for_its_signals_gets_them(script: Script) -> None:
     """A thread of ours that did not block them would let SIGTERM end the program."""
     ended = script.run("""

@@ -6,12 +6,17 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+import redis
+
+from provd.common import names
 from provd.common.record import Kind, Message
 from provd.common.settings import load
 from provd.common.spool import read_spool, spool_files
 from provd.producer.replay import replay_into_broker
 from tests.services.ports import free_port
 from tests.services.redis_server import RedisServer
+from tests.services.waiting import wait_until
 from tests.streams import Script, Streams
 
 SOURCE = """
@@ -125,6 +130,119 @@ def test_redis_going_away_in_the_middle_loses_nothing(
     assert goodbye.kind is Kind.PRODUCER
     assert seqs == set(range(1, goodbye.record["sent"] + 1))
     assert goodbye.record["tasks_ended"] == 300
+
+
+RETURNING = """
+    import provd, sys
+
+    @provd.task
+    def keep(text):
+        pass
+
+    with provd.workflow("w"):
+        for _ in range(100):
+            keep("x" * 20_000)
+        provd.flush(30)
+        print("away", flush=True)
+        sys.stdin.readline()
+        provd.flush(30)
+"""
+
+
+def test_what_returns_from_the_spool_comes_in_frames_no_larger_than_usual(
+    script: Script, private_redis: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    """G5: neither the producer, nor Redis, nor a consumer has to hold an outage in one piece."""
+    server, spool = private_redis(), tmp_path / "spool"
+    server.kill()
+    process = script.start(
+        RETURNING,
+        env={
+            "PROVD_BROKER_URL": server.url,
+            "PROVD_SPOOL_DIR": str(spool),
+            "PROVD_NAMESPACE": "t",
+            "PROVD_FRAME_BYTES": "65536",
+        },
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "away\n"
+    server.start()
+    wait_until(lambda: not list(spool.rglob("*.jsonl*")), 30, "the removal of what Redis has")
+    process.communicate("\n", timeout=30)
+
+    with redis.Redis.from_url(server.url) as client:
+        sizes = [
+            len(fields[names.BODY_FIELD])
+            for key in client.keys("t:*:stream:*")
+            for _, fields in client.xrange(key)
+        ]
+    assert sum(sizes) > 100 * 20_000
+    assert max(sizes) <= 65_536 + 2 * 20_000
+
+
+def test_a_line_that_was_changed_on_its_disk_keeps_none_of_the_others_from_returning(
+    script: Script, private_redis: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    """G4: it reads as JSON, and is no message; the sender tells of it, leaves the file and goes on."""
+    server, spool = private_redis(), tmp_path / "spool"
+    server.kill()
+    process = script.start(
+        RETURNING,
+        env={"PROVD_BROKER_URL": server.url, "PROVD_SPOOL_DIR": str(spool), "PROVD_NAMESPACE": "t"},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "away\n"
+    (file,) = spool.rglob("*.jsonl*")
+    lines = file.read_text().split("\n")
+    lines[50] = lines[50].replace('"FINISHED"', '"FINISHEX"')
+    file.write_text("\n".join(lines))
+    server.start()
+    streams = Streams(server.url, "t")
+    wait_until(lambda: len(streams.tasks()) >= 99, 30, "the return of the others")
+    _, complaints = process.communicate("\n", timeout=30)
+
+    assert len(streams.tasks()) == 99
+    assert "cannot be read back" in complaints
+    assert "the sender stopped" not in complaints
+    assert [path.read_text().count("FINISHEX") for path in spool.rglob("*.jsonl")] == [1]
+
+
+@pytest.mark.parametrize("durability", ["memory", "disk"])
+def test_a_message_that_no_line_can_hold_keeps_none_of_the_others_from_the_disk(
+    script: Script, tmp_path: Path, durability: str
+) -> None:
+    """G4: the end of a task that began in the last millisecond of the year 9999 is no time that a record can hold."""
+    spool = tmp_path / "spool"
+    ended = script.run(
+        """
+        import provd, time
+
+        @provd.task
+        def step(n): pass
+
+        with provd.workflow("w"):
+            step(0)
+            with provd.Task("late", started_at=253_402_300_799_999):
+                time.sleep(0.01)
+            for n in range(1, 50):
+                step(n)
+            provd.flush(0.5)
+            step(50)
+        """,
+        env={
+            "PROVD_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0",
+            "PROVD_SPOOL_DIR": str(spool),
+            "PROVD_DURABILITY": durability,
+        },
+    )
+
+    assert ended.returncode == 0
+    assert "the sender stopped" not in ended.stderr
+    said = [message.record for message in spooled(spool)]
+    assert sorted(task["used"]["n"] for task in said if task.get("activity_id") == "step") == list(range(51))
+    goodbye = next(record for record in said if "sent" in record)
+    assert goodbye["tasks_ended"] == 52
+    assert len({message.seq for message in spooled(spool)}) == goodbye["sent"] - 1
 
 
 def test_a_spool_that_takes_nothing_is_counted_as_dropped(script: Script, streams: Streams) -> None:

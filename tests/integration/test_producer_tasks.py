@@ -19,6 +19,7 @@ import pytest
 import provd
 from provd.common.record import Record
 from provd.testing import Captured, captured
+from tests.streams import Script, Streams
 
 
 @provd.task
@@ -497,3 +498,20 @@ def _in_executor(fn: Any, x: int) -> None:
 
 def _in_joblib(fn: Any, x: int) -> None:
     joblib.Parallel(n_jobs=2, prefer="threads")(joblib.delayed(fn)(y) for y in [x])
+
+
+def test_a_time_that_is_none_is_left_out_and_told(script: Script, streams: Streams) -> None:
+    """G1 and G4: neither the program nor its other records notice."""
+    ended = script.run("""
+        import provd
+
+        with provd.workflow("w"):
+            for bad in (10**17, -10**17, float("inf"), float("nan"), "now"):
+                with provd.Task("late", submitted_at=bad, started_at=bad):
+                    pass
+    """)
+
+    assert ended.returncode == 0
+    assert ended.stderr.count("not UTC milliseconds") == 2  # once for each of the two
+    assert [task["status"] for task in streams.tasks("late")] == ["FINISHED"] * 5
+    assert not any("submitted_at" in task for task in streams.tasks("late"))

@@ -14,6 +14,8 @@ from provd.common.errors import SpoolError
 from provd.common.files import open_regular, private_folder
 from provd.common.record import Kind, Message
 from provd.common.spool import SpoolWriter, read_spool
+from provd.consumer.setaside import SetAside
+from provd.store.interface import Quarantined
 
 MESSAGE = Message(Kind.WORKFLOW, "p", "w", 1, {"workflow_id": "w", "producer_id": "p", "seq": 1, "name": "x"})
 
@@ -143,3 +145,77 @@ def test_replay_of_a_pipe_a_device_and_a_loop_of_links_ends(tmp_path: Path) -> N
     assert done.returncode == 1
     assert "no regular file" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+class _Synced:
+    """What is synced, as the system is asked for it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.paths: list[Path] = []
+        self._fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", self)
+
+    def __call__(self, descriptor: int) -> None:
+        self.paths.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        self._fsync(descriptor)
+
+    def take(self) -> list[Path]:
+        """Since the last time."""
+        paths, self.paths = self.paths, []
+        return paths
+
+
+on_linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="what a descriptor is, Linux tells")
+
+
+@on_linux
+def test_a_spool_file_is_safe_with_its_name_and_the_folders_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G2: a file that was synced, in a folder that was not, can be gone after a power cut. Once for each file."""
+    synced, spool = _Synced(monkeypatch), writer(tmp_path / "data" / "spool")
+    spool.write([MESSAGE])
+    assert synced.take() == []
+    (path,) = (tmp_path / "data").rglob("*.open")
+
+    spool.sync()
+    assert synced.take()[:4] == [path, path.parent, path.parent.parent, tmp_path / "data"]
+    spool.write([MESSAGE])
+    spool.sync()
+    assert synced.take() == [path]
+    spool.close()
+    assert synced.take() == [path]
+
+    spool.write([MESSAGE])
+    spool.close()
+    assert path.parent in synced.take()
+
+
+@on_linux
+def test_a_quarantine_file_is_safe_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, aside = _Synced(monkeypatch), SetAside(tmp_path / "spool", "head-0", free_floor=0.0)
+    aside.write([Quarantined("garbled", b"\0")])
+    assert synced.take() == []
+    (path,) = tmp_path.rglob("*.open")
+
+    aside.sync()
+    assert synced.take()[:3] == [path, path.parent, tmp_path / "spool"]
+    aside.write([Quarantined("garbled", b"\1")])
+    aside.close()
+    assert synced.take() == [path]
+
+
+def test_what_a_disk_did_not_confirm_is_not_appended_to(tmp_path: Path) -> None:
+    """After a failed sync a later one may say that all is well, while the pages are gone."""
+    spool = writer(tmp_path)
+    spool.write([MESSAGE])
+    (first,) = tmp_path.rglob("*.open")
+    first.unlink()
+
+    with pytest.raises(SpoolError, match="taken it away"):
+        spool.sync()
+    spool.write([MESSAGE])
+    spool.sync()
+
+    (second,) = tmp_path.rglob("*.open")
+    assert len(list(read_spool(second))) == 1

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from tests.faults.soak.lanes import Lane, Workload
 from tests.faults.soak.plan import Fault, Kind
@@ -150,7 +150,7 @@ class Nemesis:
 
     def _strike(self, fault: Fault) -> None:
         victims = self._victims(fault)
-        heal = self._STRIKES[fault.kind](self, fault, victims[0])
+        heal = _STRIKES[fault.kind](self, fault, victims[0])
         if heal is not None:
             self._open.append(_Outage(fault, victims, time.monotonic() + fault.seconds, heal))
 
@@ -261,28 +261,30 @@ class Nemesis:
 
         return lambda: self._start_mongo() and self._empty_redis()
 
-    _STRIKES: ClassVar[Mapping[Kind, Callable[[Nemesis, Fault, str], Heal | None]]] = {
-        Kind.PRODUCER_KILL: _kill_producer,
-        Kind.PRODUCER_TERM: _terminate_producer,
-        Kind.PRODUCER_LEAVE: _end_producer,
-        Kind.PRODUCER_PAUSE: _pause_producer,
-        Kind.CONSUMER_KILL: _kill_consumer,
-        Kind.CONSUMER_TERM: _terminate_consumer,
-        Kind.CONSUMER_PAUSE: _pause_consumer,
-        Kind.REDIS_KILL: _kill_redis,
-        Kind.REDIS_STOP: _stop_redis,
-        Kind.REDIS_PAUSE: _pause_redis,
-        Kind.REDIS_CUT: _cut_redis,
-        Kind.REDIS_FULL: _fill_redis,
-        Kind.REDIS_TORN: _tear_redis,
-        Kind.REDIS_WIPED: _wipe_redis,
-        Kind.MONGO_KILL: _kill_mongo,
-        Kind.MONGO_STOP: _stop_mongo,
-        Kind.MONGO_PAUSE: _pause_mongo,
-        Kind.STORE_AWAY_REDIS_FILLING: _take_store_away,
-    }
-
 
 def _resume(process: Child | Lane) -> bool:
     process.send(signal.SIGCONT)
     return True
+
+
+#: How each kind strikes; None where it is over at once.
+_STRIKES: Mapping[Kind, Callable[[Nemesis, Fault, str], Heal | None]] = {
+    Kind.PRODUCER_KILL: Nemesis._kill_producer,
+    Kind.PRODUCER_TERM: Nemesis._terminate_producer,
+    Kind.PRODUCER_LEAVE: Nemesis._end_producer,
+    Kind.PRODUCER_PAUSE: Nemesis._pause_producer,
+    Kind.CONSUMER_KILL: Nemesis._kill_consumer,
+    Kind.CONSUMER_TERM: Nemesis._terminate_consumer,
+    Kind.CONSUMER_PAUSE: Nemesis._pause_consumer,
+    Kind.REDIS_KILL: Nemesis._kill_redis,
+    Kind.REDIS_STOP: Nemesis._stop_redis,
+    Kind.REDIS_PAUSE: Nemesis._pause_redis,
+    Kind.REDIS_CUT: Nemesis._cut_redis,
+    Kind.REDIS_FULL: Nemesis._fill_redis,
+    Kind.REDIS_TORN: Nemesis._tear_redis,
+    Kind.REDIS_WIPED: Nemesis._wipe_redis,
+    Kind.MONGO_KILL: Nemesis._kill_mongo,
+    Kind.MONGO_STOP: Nemesis._stop_mongo,
+    Kind.MONGO_PAUSE: Nemesis._pause_mongo,
+    Kind.STORE_AWAY_REDIS_FILLING: Nemesis._take_store_away,
+}

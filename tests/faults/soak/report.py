@@ -38,7 +38,7 @@ class Report:
     def reproduction(self) -> str:
         """The command that does it again."""
         scale = self.scale
-        return f"make soak SEED={self.seed} TASKS={scale.tasks} FAULTS={scale.faults}"
+        return f"make soak SEED={self.seed} TASKS={scale.tasks} FAULTS={scale.faults} DURABILITY={scale.durability}"
 
     def to_document(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -88,7 +88,7 @@ class Truth:
     def _read_unit_task(self, producer_id: str, task: Mapping[str, Any]) -> None:
         mark = int(task["used"]["mark"])
         found = _Found(mark, str(task["_id"]), task.get("parent_task_id"))
-        if task["status"] == "RUNNING" and producer_id in self._interrupted:
+        if producer_id in self._interrupted and _was_cut_off(task):
             self._unended[producer_id].append(found)
             return
         if _facts(task) != _expected(self._stints[producer_id].lane, mark):
@@ -148,6 +148,14 @@ class Truth:
 
     def _complain(self, sort: str, example: object) -> None:
         self._complaints[sort].append(str(example))
+
+
+def _was_cut_off(task: Mapping[str, Any]) -> bool:
+    """Whether it was going on as the signal came: announced only, or closed by the goodbye that followed."""
+    return task["status"] == "RUNNING" or (task["status"], task.get("stderr")) == (
+        "CANCELLED",
+        "ended by SIGTERM",
+    )
 
 
 def _mark_above(mark: int) -> int | None:
