@@ -62,9 +62,7 @@ def init(
         raise UsageError(
             f"cannot write {path}: {error.strerror}; name a file in a folder you can write to"
         ) from None
-    output.say(
-        f"wrote {path}; provd reads it as ./{LOCAL_FILE}, by --settings or by PROVD_SETTINGS"
-    )
+    output.say(f"wrote {path}; provd reads it as ./{LOCAL_FILE}, by --settings or by PROVD_SETTINGS")
 
 
 def _entry(settings: Settings, key: str, origin: Origin | None) -> Record:

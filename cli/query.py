@@ -28,7 +28,8 @@ def query(
     collection: Annotated[
         str,
         typer.Argument(
-            metavar="COLLECTION", help="tasks, workflows, producers, samples, ledger, beats, consumers or quarantine."
+            metavar="COLLECTION",
+            help="tasks, workflows, producers, samples, ledger, beats, consumers or quarantine.",
         ),
     ],
     filter: Annotated[

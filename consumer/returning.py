@@ -32,7 +32,7 @@ from provd.consumer.broker import Broker
 from provd.consumer.progress import Tally
 from provd.consumer.registry import Registry
 from provd.consumer.setaside import SUFFIX, read_set_aside
-from provd.store.interface import Quarantined, Store
+from provd.store.interface import Quarantined, Store, Written
 
 log = logging.getLogger("provd.consumer")
 
@@ -167,12 +167,10 @@ class Returning:
         return True
 
     def _bring(self, part: _Slice, file: _File) -> None:
-        pieces = list(part.pieces)
-        stored = duplicates = 0
+        written = Written(0, 0)
         if part.messages:
             written = self._store.write(part.messages, received_at=clock.now_ms())
-            pieces += refused_items(written.refused)
-            stored, duplicates = written.stored, written.duplicates
+        pieces = [*part.pieces, *refused_items(written.refused)]
         if pieces:
             self._store.add_quarantined(pieces)
         if part.messages:
@@ -180,8 +178,8 @@ class Returning:
         self._take_back(part)
         self._tally.add(
             brought_back=len(part.messages) + sum(map(affected, part.pieces)),
-            stored=stored,
-            duplicates=duplicates,
+            stored=written.stored,
+            duplicates=written.duplicates,
             quarantined=sum(map(affected, pieces)),
         )
         file.messages += len(part.messages)

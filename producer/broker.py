@@ -229,11 +229,12 @@ class Broker:
         """
         return self._generation
 
-    def stored(self, keys: WorkflowKeys, producer_id: str) -> Ranges:
-        """The receipts of a producer: its sequence numbers that the store holds."""
+    def stored(self, wanted: Sequence[tuple[WorkflowKeys, str]]) -> list[Ranges]:
+        """The receipts of producers, each given with its workflow's keys: the numbers of it that the store holds."""
+        commands = [(keys.stored, ("HGET", keys.stored, producer_id)) for keys, producer_id in wanted]
         with self._translated():
-            text = self._client_of(keys.stored).hget(keys.stored, producer_id)
-        return Ranges.parse(text.decode("ascii", "replace")) if text else Ranges()
+            texts = self._pipelined(commands)
+        return [Ranges.parse(text.decode("ascii", "replace")) if text else Ranges() for text in texts]
 
     def has_stream(self, keys: WorkflowKeys) -> bool:
         """Whether a workflow has its stream: it has none before its first frame, and after it was retired."""

@@ -98,6 +98,8 @@ class Journal:
         self._owed: list[DurableChannel] = []
         self._dirty = False
         self._refused_until = 0.0
+        #: Which life of Redis this process has spoken to last: one that differs may have lost what that one had.
+        self.generation: str | None = None
         #: What the spool last refused messages for: dropped ones are counted under it.
         self.refusal = "cannot be spooled"
 
@@ -163,6 +165,11 @@ class Journal:
                     "spool",
                     f"{error}; messages go to Redis from memory alone, and while it is away they are dropped and counted",
                 )
+        if len(lines) < len(fresh):
+            warn_once(
+                "no-line",
+                "a message has no JSON form (a time after the year 9999?); it goes to Redis from memory alone",
+            )
         if refused or len(lines) < len(fresh):
             channel.note_unwritten(seq for seq, line in fresh.items() if refused or line is None)
         channel.note_written(last)

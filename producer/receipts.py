@@ -48,11 +48,13 @@ class Receipts:
     def ask(self, broker: Broker, channels: Sequence[Channel]) -> bool:
         """Read what is new; says whether anything was. Raises `BrokerUnavailable`."""
         news = False
-        for channel in channels:
-            if not channel.awaits_receipts:
-                continue
-            keys = broker.keys_of(channel.workflow_id, channel.campaign_id)
-            receipts = channel.receipts.union(broker.stored(keys, channel.producer_id))
+        awaiting = [channel for channel in channels if channel.awaits_receipts]
+        wanted = [
+            (broker.keys_of(channel.workflow_id, channel.campaign_id), channel.producer_id)
+            for channel in awaiting
+        ]
+        for channel, stored in zip(awaiting, broker.stored(wanted)):
+            receipts = channel.receipts.union(stored)
             news = news or receipts != channel.receipts
             channel.receipts = receipts
             self._journal.acquit(channel, receipts)

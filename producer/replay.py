@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provd.common import clock, wire
+from provd.common import clock
 from provd.common.errors import BrokerFull, BrokerUnavailable
 from provd.common.passwords import mask_url
-from provd.common.record import Message
 from provd.common.settings import Settings
-from provd.common.spool import BadLine, SpoolLine
+from provd.common.spool import BadLine
 from provd.common.spool_reader import SpoolFile, SpoolReader
 from provd.producer.broker import Broker
-from provd.producer.framing import CutFrame
+from provd.producer.framing import CutFrame, Limits
+from provd.producer.recut import runs
 
 #: Frames handed to Redis in one pipeline, and bytes of lines in them.
 _PIPELINE = 16
@@ -138,53 +138,11 @@ class _Room:
 
 
 def _frames(reader: SpoolReader, file: SpoolFile, settings: Settings) -> Iterator[CutFrame]:
-    run: list[SpoolLine] = []
-    size = 0
-    for line in reader.lines(file):
-        full = len(run) >= settings.frame_messages or size + line.size > settings.frame_bytes
-        if run and (full or not _follows(run[-1], line)):
-            yield from _framed(reader, file, run)
-            run, size = [], 0
-        run.append(line)
-        size += line.size
-    yield from _framed(reader, file, run)
+    def tell(line: int, error: Exception) -> None:
+        reader.tell(file, line, f"does not fit into a frame: {error}")
 
-
-def _framed(reader: SpoolReader, file: SpoolFile, run: Sequence[SpoolLine]) -> Iterator[CutFrame]:
-    """The lines as a frame; where one of them fits in none, as several."""
-    if not run:
-        return
-    try:
-        yield _frame([line.message for line in run if line.message is not None])
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
-        if len(run) == 1:
-            reader.tell(file, run[0].number, f"does not fit into a frame: {error}")
-            return
-        half = len(run) // 2
-        yield from _framed(reader, file, run[:half])
-        yield from _framed(reader, file, run[half:])
-
-
-def _follows(line: SpoolLine, next_line: SpoolLine) -> bool:
-    one, other = line.message, next_line.message
-    return (
-        one is not None
-        and other is not None
-        and (other.producer_id, other.workflow_id, other.seq)
-        == (one.producer_id, one.workflow_id, one.seq + 1)
-    )
-
-
-def _frame(run: list[Message]) -> CutFrame:
-    record = run[0].record
-    header_field, body_field = wire.encode_messages(
-        run,
-        campaign_id=record.get("campaign_id"),
-        hostname=record.get("hostname", ""),
-        pid=record.get("pid", 0),
-        rank=record.get("rank"),
-    )
-    return CutFrame(wire.decode_header(header_field), header_field, body_field)
+    for run in runs(reader.lines(file), Limits(settings.frame_messages, settings.frame_bytes)):
+        yield from run.frames(run.first.record.get("campaign_id"), tell)
 
 
 def _batches(frames: Iterator[CutFrame]) -> Iterator[list[CutFrame]]:

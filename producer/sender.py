@@ -96,7 +96,6 @@ class Sender:
         self._settings = settings
         self._broker_url = broker_url
         self._broker: Broker | None = None
-        self._generation: str | None = None
         self._journal = journal
         self._rest = rest
         self._revive = revive
@@ -367,10 +366,9 @@ class Sender:
             return None
         for channel in self._channels:
             channel.clock_offset = self._broker.clock_offset
-        if self._broker.generation != self._generation:
-            if self._generation is not None:
-                self._receipts.doubt(self._channels)
-            self._generation = self._broker.generation
+        known, self._journal.generation = self._journal.generation, self._broker.generation
+        if known is not None and known != self._broker.generation:
+            self._receipts.doubt(self._channels)
         return self._broker
 
     def _lose_broker(self, error: BrokerUnavailable) -> None:

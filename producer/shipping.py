@@ -12,13 +12,14 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from provd.common import clock, wire
+from provd.common import clock
 from provd.common.errors import SpoolError
 from provd.common.ranges import Ranges
 from provd.producer.framing import CutFrame, Limits
+from provd.producer.recut import runs
 from provd.producer.warning import warn_once
 
 if TYPE_CHECKING:
@@ -36,12 +37,6 @@ _REST = 4.0
 #: Seconds until the next look, when what is owed cannot be sent.
 _NOTHING_S = 1.0
 
-#: What a line that was changed on its disk may come to: it reads as a message, and is none that we wrote.
-_UNFIT = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
-
-#: A run of messages that follow each other, of one channel.
-Run = tuple["Channel", CutFrame]
-
 
 class Shipping:
     """Sends what is owed, from the segments of a journal."""
@@ -50,7 +45,7 @@ class Shipping:
         self._journal = journal
         self._limits = limits
         self._segment: Segment | None = None
-        self._runs: Iterator[Run] | None = None
+        self._frames: Iterator[tuple[Channel, CutFrame]] | None = None
         #: What was owed of the file when its reading began and has not come up in it.
         self._unread: dict[Channel, Ranges] = {}
         self._rest_until = 0.0
@@ -70,25 +65,25 @@ class Shipping:
                     self._rest_until = clock.monotonic() + _NOTHING_S
                     return
         except BaseException:
-            self._runs = None
+            self._frames = None
             raise
         self._rest_until = clock.monotonic() + _REST * (clock.monotonic() - started)
 
     def _send_one(self, broker: Broker) -> bool:
-        if self._runs is None:
+        if self._frames is None:
             self._segment = self._next_segment()
             if self._segment is None:
                 return False
-            self._runs = self._read(self._segment)
+            self._frames = self._read(self._segment)
         try:
-            run = next(self._runs, None)
+            found = next(self._frames, None)
         except SpoolError as error:
             self._give_up(str(error))
             return True
-        if run is None:
+        if found is None:
             self._finish()
             return True
-        channel, frame = run
+        channel, frame = found
         broker.send([frame])
         self._journal.acquit(channel, _span(frame))
         self._unread[channel] = self._unread[channel].minus(_span(frame))
@@ -104,14 +99,14 @@ class Shipping:
 
     def _finish(self) -> None:
         """The file has been read to its end. What has come to be owed meanwhile is for the next reading."""
-        self._runs = None
+        self._frames = None
         if self._segment is not None and any(
             numbers.common(channel.owed) for channel, numbers in self._unread.items()
         ):
             self._give_up(f"spool {self._segment.path}: some of its lines cannot be read back")
 
     def _give_up(self, reason: str) -> None:
-        self._runs = None
+        self._frames = None
         segment = self._segment
         if segment is None:
             return
@@ -124,7 +119,7 @@ class Shipping:
             self._journal.acquit(channel, numbers)
         self._journal.remove(segment)
 
-    def _read(self, segment: Segment) -> Iterator[Run]:
+    def _read(self, segment: Segment) -> Iterator[tuple[Channel, CutFrame]]:
         from provd.common.spool import read_spool
 
         self._unread = segment.owed()
@@ -132,43 +127,11 @@ class Shipping:
             (channel.producer_id, channel.workflow_id): (channel, spans)
             for channel, spans in self._unread.items()
         }
-        run: list[Message] = []
-        size = 0
-        for line in read_spool(segment.path):
-            message = line.message
-            if message is None:
-                continue
-            found = owed.get((message.producer_id, message.workflow_id))
-            if found is None or message.seq not in found[1]:
-                continue
-            full = len(run) >= self._limits.messages or size + line.size > self._limits.size
-            if run and (full or not _follows(run[-1], message)):
-                yield from self._runs_of(owed[run[0].producer_id, run[0].workflow_id][0], run)
-                run, size = [], 0
-            run.append(message)
-            size += line.size
-        if run:
-            yield from self._runs_of(owed[run[0].producer_id, run[0].workflow_id][0], run)
-
-    def _runs_of(self, channel: Channel, run: list[Message]) -> Iterator[Run]:
-        """The messages as a frame; where one of them fits into none, each of the others as one."""
-        try:
-            yield self._run_of(channel, run)
-        except _UNFIT:
-            for message in run if len(run) > 1 else ():
-                yield from self._runs_of(channel, [message])
-
-    def _run_of(self, channel: Channel, run: list[Message]) -> Run:
-        record = run[0].record
-        header_field, body_field = wire.encode_messages(
-            run,
-            campaign_id=channel.campaign_id,
-            hostname=record.get("hostname", ""),
-            pid=record.get("pid", 0),
-            rank=record.get("rank"),
-            receipt=channel.is_durable,
-        )
-        return channel, CutFrame(wire.decode_header(header_field), header_field, body_field)
+        wanted = (line for line in read_spool(segment.path) if _is_wanted(line.message, owed))
+        for run in runs(wanted, self._limits):
+            channel, _ = owed[run.first.producer_id, run.first.workflow_id]
+            for frame in run.frames(channel.campaign_id, _pass_over, receipt=channel.is_durable):
+                yield channel, frame
 
 
 def _may_exist(path: Path) -> bool:
@@ -185,9 +148,12 @@ def _span(frame: CutFrame) -> Ranges:
     return Ranges.of([(frame.header.first_seq, frame.header.last_seq)])
 
 
-def _follows(one: Message, other: Message) -> bool:
-    return (other.producer_id, other.workflow_id, other.seq) == (
-        one.producer_id,
-        one.workflow_id,
-        one.seq + 1,
-    )
+def _is_wanted(message: Message | None, owed: Mapping[tuple[str, str], tuple[Channel, Ranges]]) -> bool:
+    if message is None:
+        return False
+    found = owed.get((message.producer_id, message.workflow_id))
+    return found is not None and message.seq in found[1]
+
+
+def _pass_over(_line: int, _error: Exception) -> None:
+    """It stays owed, and the file is told about at its end."""

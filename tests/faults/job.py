@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -144,7 +145,8 @@ def count_in_redis(url: str) -> int:
     found: dict[str, Ranges] = {}
     with redis.Redis.from_url(url) as client:
         for key in client.scan_iter(match="t:*:stream:*", count=1000):
-            for _, fields in client.xrange(key):
+            entries: Any = client.xrange(key)
+            for _, fields in entries:
                 header = wire.decode_header(fields[b"h"])
                 span = Ranges.of([(header.first_seq, header.last_seq)])
                 found[header.producer_id] = found.get(header.producer_id, Ranges()).union(span)

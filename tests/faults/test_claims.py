@@ -144,7 +144,7 @@ def test_two_consumers_that_are_given_each_others_frames_store_each_task_once(
         with redis.Redis.from_url(redis_url) as other:
             held = other.xpending_range(feeder.keys.stream, names.GROUP, "-", "+", 200)
             for name in (b"head-0", b"head-1"):
-                ids = [one["message_id"] for one in held if chosen.random() < 0.5]
+                ids: Any = [one["message_id"] for one in held if chosen.random() < 0.5]
                 if ids:
                     other.xclaim(feeder.keys.stream, names.GROUP, name, 0, ids, idle=3_600_000, justid=True)
 

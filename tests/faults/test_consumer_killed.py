@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -90,7 +91,8 @@ def test_acknowledgement_and_deletion_are_one_step_of_redis(
         make_consumers(settings, slots, stack)().run_until_empty()
         client.echo("the end")
         commands = []
-        for seen in monitor.listen():
+        told: Any = monitor.listen()
+        for seen in told:
             if "the end" in seen["command"]:
                 break
             commands.append((seen["client_type"], seen["command"].split()[0].upper(), seen["command"]))

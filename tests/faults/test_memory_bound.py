@@ -79,11 +79,11 @@ def lines_of(file: Path) -> int:
 
 
 @pytest.mark.parametrize("durability", ["memory", "disk"])
-def test_ten_seconds_without_redis_at_ten_thousand_messages_a_second_take_less_than_32_mib(
+def test_half_a_minute_without_redis_at_ten_thousand_messages_a_second_takes_less_than_32_mib(
     script: Script, tmp_path: Path, durability: str
 ) -> None:
     """G5: bounded memory; the default run's form of the ten minutes below."""
-    assert growth(script, tmp_path / "spool", 10, {"PROVD_DURABILITY": durability}) <= GROWTH_MAX
+    assert growth(script, tmp_path / "spool", 30, {"PROVD_DURABILITY": durability}) <= GROWTH_MAX
 
 
 @pytest.mark.long

@@ -71,6 +71,7 @@ def make_full(client: redis.Redis) -> None:
 
 def fill(client: redis.Redis, feeder: Feeder) -> None:
     """Send frames until Redis refuses the next; what it refused was never sent."""
+    seq, made = feeder.seq, feeder.tasks_made
     try:
         while True:
             seq, made = feeder.seq, feeder.tasks_made

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -77,7 +78,7 @@ def test_what_a_late_producer_sends_to_a_stream_that_is_being_retired_is_there_t
         with redis.Redis.from_url(redis_url) as other:
             while not ended.is_set():
                 try:
-                    found = other.xreadgroup(names.GROUP, "c", {keys.stream: ">"})
+                    found: Any = other.xreadgroup(names.GROUP, "c", {keys.stream: ">"})
                 except redis.ResponseError:  # no such stream, for now
                     continue
                 for entry_id, fields in found[0][1] if found else ():

@@ -79,10 +79,10 @@ class Feeder:
 
     def send(self, messages: Sequence[Message], *, frame: int = 500) -> list[bytes]:
         """Put messages into the stream; returns the ids of the entries."""
-        entries = []
-        for start in range(0, len(messages), frame):
-            entries.append(self.send_raw(*self.encoded(messages[start : start + frame])))
-        return entries
+        return [
+            self.send_raw(*self.encoded(messages[start : start + frame]))
+            for start in range(0, len(messages), frame)
+        ]
 
     def encoded(self, messages: Sequence[Message]) -> tuple[bytes, bytes]:
         """The header and body of one frame."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from provd.common.names import WorkflowKeys
 from tests.conftest import RunProvd
@@ -197,7 +197,7 @@ def test_the_producers_user_cannot_read_delete_trim_flush_or_govern(
         with site.client("provd-producer") as client:
             try:
                 client.execute_command(*command)
-            except redis.exceptions.NoPermissionError:
+            except NoPermissionError:
                 continue
             except (ResponseError, redis.ConnectionError) as error:
                 allowed.append((command, str(error)))
@@ -268,7 +268,7 @@ def test_the_consumers_user_is_kept_to_its_keys_and_its_commands(filled: tuple[S
         ("SCRIPT", "FLUSH"), ("FUNCTION", "LIST"),
     ]  # fmt: skip
     for command in commands:
-        with site.client("provd-consumer") as client, pytest.raises(redis.exceptions.NoPermissionError):
+        with site.client("provd-consumer") as client, pytest.raises(NoPermissionError):
             client.execute_command(*command)
 
 
@@ -286,7 +286,7 @@ def test_the_readers_user_sees_how_much_there_is_and_not_what(filled: tuple[Site
         ("XADD", keys.stream, "*", "h", "x"), ("DEL", keys.stream), ("HSET", keys.beats, "p", "x"), ("KEYS", "*"),
         ("SET", "provd:buckets", 1), ("EVAL", "return 1", 0), ("CONFIG", "GET", "requirepass"), ("FLUSHALL",),
     ):  # fmt: skip
-        with site.client("provd-reader") as client, pytest.raises(redis.exceptions.NoPermissionError):
+        with site.client("provd-reader") as client, pytest.raises(NoPermissionError):
             client.execute_command(*command)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -131,7 +132,7 @@ def test_odd_maps_inside_one_another_do_not_exhaust_the_stack() -> None:
 
 
 def test_odd_maps_as_deep_as_a_record_may_be_are_read() -> None:
-    value: bytes = b"\x01"
+    value: Any = b"\x01"
     for _ in range(24):
         value = msgpack.packb(msgpack.ExtType(2, b"\x91\x92\x01" + value))
 
@@ -181,7 +182,7 @@ def test_a_header_that_counts_more_messages_than_there_are_allocates_none_of_the
 
 def test_integers_of_a_million_digits_harm_only_their_own_record() -> None:
     digits = b"f" * 1_000_000
-    value = msgpack.packb(msgpack.ExtType(1, b"0x" + digits))
+    value: Any = msgpack.packb(msgpack.ExtType(1, b"0x" + digits))
     header = wire.encode_header(Header("p", "w", None, "h", 1, None, 1, 2))
 
     frame = wire.decode(header, frame_of(TABLE, row(value), row(b"\x01"), TABLE))

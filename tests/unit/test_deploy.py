@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 import redis
 import yaml
+from redis.exceptions import NoPermissionError
 
 from tests.services.child import Child
 from tests.services.ports import free_port
@@ -153,7 +154,7 @@ def test_the_users_load_in_every_redis_and_a_producer_adds_and_does_not_read(
 
         # Then
         for command in (("XRANGE", stream, "-", "+"), ("DEL", stream), ("FLUSHALL",), ("KEYS", "*")):
-            with pytest.raises(redis.exceptions.NoPermissionError):
+            with pytest.raises(NoPermissionError):
                 producer.execute_command(*command)
 
 
