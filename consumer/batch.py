@@ -52,14 +52,6 @@ class Batch:
         self.quarantined.append(_unreadable(entry, b"".join(entry.fields.values()), reason))
         self.size += entry.size
 
-    def merge(self, other: Batch) -> None:
-        """Add what another batch holds, receipts aside."""
-        self.entries += other.entries
-        self.messages += other.messages
-        self.quarantined += other.quarantined
-        self.newer += other.newer
-        self.size += other.size
-
 
 def ledger(messages: Iterable[Message], refused: Iterable[Refusal] = ()) -> list[Stored]:
     """The ledger's ranges for messages that the store has taken."""

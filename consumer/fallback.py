@@ -55,7 +55,8 @@ class Fallback:
     def take(
         self, entries: Iterable[Entry], *, held_bytes: int = 0, condemned: str | None = None
     ) -> tuple[Batch, int]:
-        """Spool and acknowledge frames; gives what was in them, and the number of messages that were spooled.
+        """Spool and acknowledge frames; gives what of them was not spooled, and the number of messages that were: a
+        reading holds many batches' worth, and is in memory decoded one frame at a time.
 
         `held_bytes` are in the spool already. `condemned` is why to quarantine all of them unread. Raises `SpoolError`
         and `BrokerUnavailable`: what was not acknowledged is still in Redis.
@@ -77,7 +78,7 @@ class Fallback:
                 writer.reserve(sum(len(piece.raw) for piece in batch.quarantined))
                 self._set_aside.write(batch.quarantined)
             taken.append((entry, *_numbers(batch.messages, batch.quarantined)))
-            whole.merge(batch)
+            whole.quarantined += batch.quarantined
             spooled += len(batch.messages)
             self._in_file += entry.size
         writer.sync()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from provd.common import wire
 from provd.common.ids import task_id
+from provd.common.ranges import Ranges
 from provd.common.record import RANKS, Record, Status
 from provd.common.wire import Header, Shape
 from provd.producer import sizing
@@ -57,6 +58,11 @@ class CutFrame:
     def size(self) -> int:
         """Bytes it takes in memory and on the wire, roughly."""
         return len(self.header_field) + len(self.body_field)
+
+    @property
+    def span(self) -> Ranges:
+        """The numbers of its messages."""
+        return Ranges.of([(self.header.first_seq, self.header.last_seq)])
 
 
 #: The head of any other row.

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from provd.common import wire
-from provd.common.record import Message
-from provd.common.spool import SpoolLine
 from provd.producer.framing import CutFrame, Limits
+
+if TYPE_CHECKING:
+    from provd.common.record import Message
+    from provd.common.spool import SpoolLine
 
 #: What a line that was changed on its disk may come to: it reads as a message, and is none that we wrote.
 _UNFIT = (ValueError, TypeError, LookupError, OverflowError, RecursionError)

@@ -1,7 +1,6 @@
 """The sender: one daemon thread per process that takes frames to Redis, and to the spool when Redis is away.
 
-- A frame leaves memory only when Redis has acknowledged it, when `write(2)` of its spool lines has returned, or when
-  both refused, there was no room to wait in, and it was counted as dropped (G2, G5).
+- A frame leaves memory as its `backlog` says: acknowledged, written, or counted as dropped (G2, G5).
 - The user's threads never wait for a socket, nor for a disk to sync. Over the high-water mark they cut frames
   themselves and append them to a queue; when the queue has reached the buffer's bound they spool it.
 - While Redis is away frames go to the spool at once, so that nothing waits in memory longer than a flush interval.
@@ -18,17 +17,15 @@ import os
 import signal
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 
-from provd.common import clock, wire
-from provd.common.errors import BrokerUnavailable, SpoolError
-from provd.common.ranges import Ranges
+from provd.common import clock
+from provd.common.errors import BrokerUnavailable
 from provd.common.settings import Settings
-from provd.producer.border import swallow
+from provd.producer.backlog import Backlog
 from provd.producer.broker import Broker
 from provd.producer.channel import Channel
-from provd.producer.framing import CutFrame, Limits
+from provd.producer.framing import Limits
 from provd.producer.journal import Journal
 from provd.producer.receipts import Receipts
 from provd.producer.shipping import Shipping
@@ -102,10 +99,7 @@ class Sender:
         self._shipping = Shipping(journal, Limits(settings.frame_messages, settings.frame_bytes))
         self._receipts = Receipts(journal)
         self._channels: list[Channel] = []
-        self._queue: deque[tuple[Channel, CutFrame]] = deque()
-        self._queued_bytes = 0
-        #: Whether there are frames in the queue that the disk has refused, and that wait for Redis.
-        self._refused = False
+        self._backlog = Backlog(journal, self._room)
         #: Rung when there is news for a sender that sleeps, and when a round cannot wait for the flush interval.
         self._bell = _Bell()
         self._hurry = _Bell()
@@ -157,9 +151,9 @@ class Sender:
             self._revive(channel)
         if channel.waiting_bytes < self._high_water:
             return
-        self._enqueue(channel)
-        if self._queued_bytes > self._settings.buffer_bytes:
-            self._spool_queue()
+        self._backlog.add(channel)
+        if self._backlog.size > self._settings.buffer_bytes:
+            self._backlog.spool()
         self._wake_now()
 
     def flush(self, timeout_s: float) -> bool:
@@ -218,7 +212,7 @@ class Sender:
     def _next_due(self) -> float:
         """When there is something to do without news."""
         due = self._next_beat
-        if self._broker_url and (self._queue or any(channel.owed for channel in self._channels)):
+        if self._broker_url and (self._backlog or any(channel.owed for channel in self._channels)):
             due = min(due, max(self._retry_at, self._shipping.rests_until))
         if self._broker_url and self._receipts.are_awaited(self._channels):
             due = min(due, max(self._retry_at, self._receipts.due_at))
@@ -234,9 +228,9 @@ class Sender:
     def _round(self) -> None:
         ticket = self._flush_asked
         for channel in self._channels:
-            self._enqueue(channel)
+            self._backlog.add(channel)
         self._journal.sync()
-        self._send_queue()
+        self._send_backlog()
         if clock.monotonic() >= self._next_beat:
             self._next_beat = clock.monotonic() + self._settings.heartbeat_s
             self._beat(self._channels)
@@ -244,14 +238,14 @@ class Sender:
         elif len(self._channels) > _CHANNELS:
             self._let_go()
         self._tend_spool()
-        if not self._refused:
+        if not self._backlog.is_refused:
             with self._flushed:
                 self._flush_done = max(self._flush_done, ticket)
                 self._flushed.notify_all()
 
     def _let_go(self) -> None:
         """Let go of channels that have nothing more to say: a process may run a hundred thousand workflows."""
-        if not self._queue:
+        if not self._backlog:
             settled = [channel for channel in self._channels if channel.is_settled]
             gone = {channel for channel in settled if self._rest(channel)}
             if gone:
@@ -294,54 +288,33 @@ class Sender:
         except BrokerUnavailable as error:
             self._lose_broker(error)
 
-    def _enqueue(self, channel: Channel) -> None:
-        def accept(frame: CutFrame) -> None:
-            size = frame.size  # first: a call between reading and writing the sum would let another thread in
-            self._queued_bytes += size
-            self._queue.append((channel, frame))
-
-        channel.cut(accept)
-
-    def _send_queue(self) -> None:
+    def _send_backlog(self) -> None:
+        """Send what waits; what Redis does not take goes to the spool."""
+        backlog = self._backlog
         broker = self._reach_broker()
-        while self._queue and broker is not None:
-            try:
-                batch = [self._queue[index] for index in range(min(_PIPELINE, len(self._queue)))]
-            except IndexError:
-                continue  # a user's thread has spooled them meanwhile
+        while broker is not None and (batch := backlog.first(_PIPELINE)):
             try:
                 broker.send([frame for _, frame in batch])
             except BrokerUnavailable as error:
                 self._lose_broker(error)
                 break
             self._retry_s = _RETRY_S[0]  # not before: a Redis that is full answers all but this
-            self._remove(batch)
+            backlog.remove(batch)
             for channel, frame in batch:
-                self._journal.acquit(channel, _span(frame))
-        if self._queue:
-            self._spool_queue()
+                self._journal.acquit(channel, frame.span)
+        if backlog:
+            backlog.spool()
         else:
-            self._refused = False
+            backlog.is_refused = False
 
-    def _remove(self, batch: Sequence[tuple[Channel, CutFrame]]) -> None:
-        """Take sent frames off the queue; a user's thread may have spooled them meanwhile, which does no harm."""
-        journal = self._journal
-        with journal.lock:
-            if not journal.begin():
-                return  # what stays is sent or spooled once more
-            try:
-                for sent in batch:
-                    if self._queue and self._queue[0] is sent:
-                        self._take_off()
-            finally:
-                journal.end()
+    def _spool_all(self) -> None:
+        for channel in self._channels:
+            self._backlog.add(channel)
+        self._backlog.spool()
 
-    def _take_off(self) -> None:
-        """Remove the first frame, with the right to write: nobody else may between the look and the removal."""
-        size = self._queue[0][1].size
-        # No call from here on: neither a signal handler nor a thread comes in between.
-        self._queued_bytes -= size
-        del self._queue[0]
+    def _room(self) -> int:
+        """Bytes that may wait in memory when the disk refuses them: none where nobody would come for them."""
+        return self._settings.buffer_bytes if self._broker_url and not self._closing else 0
 
     # --- Redis, there or away ---
 
@@ -366,9 +339,11 @@ class Sender:
             return None
         for channel in self._channels:
             channel.clock_offset = self._broker.clock_offset
-        known, self._journal.generation = self._journal.generation, self._broker.generation
-        if known is not None and known != self._broker.generation:
-            self._receipts.doubt(self._channels)
+        generation, before = self._broker.generation, self._journal.generation
+        if generation != before:
+            if before is not None:
+                self._receipts.doubt(self._channels)
+            self._journal.generation = generation
         return self._broker
 
     def _lose_broker(self, error: BrokerUnavailable) -> None:
@@ -389,80 +364,6 @@ class Sender:
             broker.beat([channel for channel in channels if channel.sent])
         except BrokerUnavailable as error:
             self._lose_broker(error)
-
-    # --- the spool ---
-
-    def _spool_all(self) -> None:
-        for channel in self._channels:
-            self._enqueue(channel)
-        self._spool_queue()
-
-    def _spool_queue(self) -> None:
-        """Move every queued frame to the spool. What the disk refuses waits for Redis, or is dropped and counted."""
-        journal = self._journal
-        with journal.lock:
-            if not journal.begin():
-                return  # a signal handler has interrupted this very thread: the rest is its to write
-            refused: list[tuple[Channel, CutFrame, Ranges]] = []
-            try:
-                while self._queue:
-                    # Taken off when it is elsewhere: an exception of a signal handler in between loses none.
-                    first = self._queue[0]
-                    missing = self._put_away(*first)
-                    if missing:
-                        refused.append((*first, missing))
-                    self._take_off()
-            finally:
-                self._keep(refused)
-                journal.end()
-
-    def _put_away(self, channel: Channel, frame: CutFrame) -> Ranges:
-        """Leave a frame to the disk; the numbers that it does not have then."""
-        span, header = _span(frame), frame.header
-        if channel.is_durable:
-            there = span.minus(channel.unwritten)
-            self._journal.owe(channel, there)
-            return span.minus(there)
-        # What is owed was written when the frame was here before.
-        lines = _lines_of(frame, span.minus(channel.owed))
-        try:
-            if lines:
-                self._journal.put(channel, header.first_seq, header.last_seq, b"".join(lines.values()))
-                self._journal.owe(channel, Ranges.of_numbers(lines))
-        except SpoolError as error:
-            self._journal.refusal = error.kind
-            warn_once("spool", f"{error}; messages are dropped and counted")
-        return span.minus(channel.owed)
-
-    def _keep(self, refused: list[tuple[Channel, CutFrame, Ranges]]) -> None:
-        """Let frames wait in memory for Redis, as far as there is room, the newest first."""
-        self._refused = False
-        for channel, frame, missing in reversed(refused):
-            room = self._settings.buffer_bytes - self._queued_bytes
-            if self._broker_url and not self._closing and frame.size <= room:
-                self._queued_bytes += frame.size
-                self._queue.appendleft((channel, frame))
-                self._refused = True
-            else:
-                channel.drop(missing, self._journal.refusal)
-
-
-def _lines_of(frame: CutFrame, wanted: Ranges) -> dict[int, bytes]:
-    """The lines of these numbers of a frame, without those that no line can hold."""
-    from provd.common.spool import encode_line
-
-    lines: dict[int, bytes] = {}
-    for message in wire.decode(frame.header_field, frame.body_field).messages:
-        if message.seq in wanted:
-            try:
-                lines[message.seq] = encode_line(message)
-            except Exception as error:  # noqa: BLE001 - one must not keep the others
-                swallow(error)
-    return lines
-
-
-def _span(frame: CutFrame) -> Ranges:
-    return Ranges.of([(frame.header.first_seq, frame.header.last_seq)])
 
 
 def _jitter(low: float, high: float) -> float:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from provd.common import clock
 from provd.common.errors import SpoolError
-from provd.common.ranges import Ranges
 from provd.producer.framing import CutFrame, Limits
 from provd.producer.recut import runs
 from provd.producer.warning import warn_once
@@ -25,6 +24,7 @@ from provd.producer.warning import warn_once
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from provd.common.ranges import Ranges
     from provd.common.record import Message
     from provd.producer.broker import Broker
     from provd.producer.channel import Channel
@@ -85,8 +85,8 @@ class Shipping:
             return True
         channel, frame = found
         broker.send([frame])
-        self._journal.acquit(channel, _span(frame))
-        self._unread[channel] = self._unread[channel].minus(_span(frame))
+        self._journal.acquit(channel, frame.span)
+        self._unread[channel] = self._unread[channel].minus(frame.span)
         return True
 
     def _next_segment(self) -> Segment | None:
@@ -142,10 +142,6 @@ def _may_exist(path: Path) -> bool:
     except OSError:
         pass  # a file system that is away for a moment has not lost it
     return True
-
-
-def _span(frame: CutFrame) -> Ranges:
-    return Ranges.of([(frame.header.first_seq, frame.header.last_seq)])
 
 
 def _is_wanted(message: Message | None, owed: Mapping[tuple[str, str], tuple[Channel, Ranges]]) -> bool:

@@ -1,7 +1,7 @@
 """The store in MongoDB.
 
 - Writes are `w: majority, j: true`: what `write` returned for survives the loss of a minority of the servers.
-- Nothing is written singly: messages never announced go by one bulk insert, `RUNNING` announcements by another, and
+- Nothing is written singly: messages never announced go by bulk insert, `RUNNING` announcements by another, and
   what has or meets a document goes by bulk conditional update (`mongo_merge`).
 - A batch that the server refuses as a whole is halved until the message that spoils it stands alone.
 - The ledger is read in an order in which a compacted range stands behind all its parts, and is compacted by
@@ -48,8 +48,9 @@ _MAJORITY_MS = 30_000
 #: An upsert loses the race to another writer's at most a few times, and then finds that writer's document.
 _RACES = 5
 
-#: Merges in one bulk write: each is some 12 KiB of expressions on its way, ten times its record. A batch that comes a
-#: second time is all merges, and would set the mark that the process' memory stays at.
+#: Messages in one bulk write. A batch that comes a second time is refused one by one, with 3 KiB of words for each, and
+#: then all merges, each 12 KiB of expressions on its way: that would set the mark that a process' memory stays at.
+_INSERTS_AT_ONCE = 500
 _MERGES_AT_ONCE = 200
 
 #: A part's document comes before that of any range around it, whatever is compacted meanwhile.
@@ -118,7 +119,7 @@ class MongoStore:
     # --- writing -----------------------------------------------------------------------------------------------
 
     def write(self, messages: Sequence[Message], *, received_at: int) -> Written:
-        """Merge messages into their documents by at most three bulk writes for each collection."""
+        """Merge messages into their documents by a few bulk writes for each collection."""
         refusals: list[Refusal] = []
         encoded: list[Encoded] = []
         for message in messages:
@@ -308,18 +309,18 @@ class _Batch:
         """Write all; returns how many were stored and how many changed nothing."""
         announcing = [one for one in batch if not one.message.was_announced and not one.message.is_final]
         alone = [one for one in batch if not one.message.was_announced and one.message.is_final]
-        stored = 0
+        stored = unchanged = 0
         colliding = [one for one in batch if one.message.was_announced]
-        for new in (announcing, alone):
+        for new in (*_slices(announcing, _INSERTS_AT_ONCE), *_slices(alone, _INSERTS_AT_ONCE)):
             inserted, duplicates = self._insert(new)
             stored += inserted
             colliding += duplicates
-        changed, unchanged = self._merge(colliding)
-        return stored + changed, unchanged
+        for some in _slices(colliding, _MERGES_AT_ONCE):
+            done = self._merge(some)
+            stored, unchanged = stored + done[0], unchanged + done[1]
+        return stored, unchanged
 
     def _insert(self, batch: Sequence[Encoded]) -> tuple[int, list[Encoded]]:
-        if not batch:
-            return 0, []
         try:
             raws: Sequence[Any] = [one.raw for one in batch]
             self._collection.insert_many(raws, ordered=False)
@@ -332,13 +333,6 @@ class _Batch:
         return len(batch), []
 
     def _merge(self, batch: Sequence[Encoded]) -> tuple[int, int]:
-        done = [
-            self._merge_some(batch[start : start + _MERGES_AT_ONCE])
-            for start in range(0, len(batch), _MERGES_AT_ONCE)
-        ]
-        return sum(changed for changed, _ in done), sum(unchanged for _, unchanged in done)
-
-    def _merge_some(self, batch: Sequence[Encoded]) -> tuple[int, int]:
         changed = unchanged = 0
         for _ in range(_RACES):
             if not batch:
@@ -353,7 +347,7 @@ class _Batch:
                 result = error.details
                 batch, _refused = self._sorted_out(batch, error)
             except errors.PyMongoError as error:
-                done = [self._merge_some(half) for half in self._halves(batch, error)]
+                done = [self._merge(half) for half in self._halves(batch, error)]
                 return changed + sum(one for one, _ in done), unchanged + sum(one for _, one in done)
             changed += result["nUpserted"] + result["nModified"]
             unchanged += result["nMatched"] - result["nModified"]
@@ -389,6 +383,10 @@ class _Batch:
             return []
         middle = len(batch) // 2
         return [batch[:middle], batch[middle:]]
+
+
+def _slices(batch: Sequence[Encoded], size: int) -> Iterator[Sequence[Encoded]]:
+    return (batch[start : start + size] for start in range(0, len(batch), size))
 
 
 def _failures(error: errors.BulkWriteError) -> list[dict[str, Any]]:

@@ -21,6 +21,9 @@ import pymongo
 import pytest
 import redis
 
+from provd.store.interface import Store
+from provd.store.open import open_store
+from tests.integration.feeder import Feeder
 from tests.services import child as children
 from tests.services.binaries import ServiceMissing
 from tests.services.child import Child
@@ -28,6 +31,7 @@ from tests.services.mongo_server import MongoServer
 from tests.services.redis_server import RedisServer
 from tests.services.shared import mongo_source, opened, redis_source
 from tests.services.waiting import wait_until
+from tests.streams import Script, Streams
 
 #: The nightly run looks much further; deadlines would judge the machine.
 hypothesis.settings.register_profile("quick", deadline=None)
@@ -318,3 +322,59 @@ def private_mongo(tmp_path: Path) -> Iterator[Callable[..., MongoServer]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of the shared Redis."""
+    with redis.Redis.from_url(redis_url) as connection:
+        yield connection
+
+
+@pytest.fixture(params=["mongodb", "embedded"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store of the test's own; each test that asks for it is run on both kinds."""
+    if request.param == "embedded":
+        return f"sqlite:///{tmp_path}/provd.db"
+    url: str = request.getfixturevalue("mongo_url")
+    return url
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """The store, migrated."""
+    opened = open_store(store_url)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+# --- what goes in and comes out --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def streams(redis_url: str, namespace: str) -> Streams:
+    """What producers of this test leave in Redis."""
+    return Streams(redis_url, namespace)
+
+
+@pytest.fixture
+def script(clean_env: Path, tmp_path: Path, redis_url: str, namespace: str) -> Script:
+    """Runs a user's script with the broker set by environment, as a job would."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    return Script(folder, {**os.environ, "PROVD_BROKER_URL": redis_url, "PROVD_NAMESPACE": namespace})
+
+
+@pytest.fixture
+def feeder() -> Feeder:
+    """Makes messages; never connects."""
+    return Feeder(redis.Redis(), "ns")
+
+
+@pytest.fixture
+def slots(tmp_path: Path) -> Path:
+    """Where the consumers of a test, one host's, hold their names."""
+    folder = tmp_path / "slots"
+    folder.mkdir()
+    return folder

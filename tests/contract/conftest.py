@@ -1,4 +1,4 @@
-"""Both stores, empty and migrated."""
+"""Both stores at once, empty and migrated."""
 
 from __future__ import annotations
 
@@ -9,23 +9,6 @@ import pytest
 
 from provd.store.interface import Store
 from provd.store.open import open_store
-
-
-@pytest.fixture(params=["mongodb", "embedded"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a store of the test's own."""
-    if request.param == "mongodb":
-        return str(request.getfixturevalue("mongo_url"))
-    return f"sqlite:///{tmp_path / 'provd.db'}"
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    """A migrated store."""
-    opened = open_store(store_url)
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_the_file_is_the_owners_alone_durable_and_readable_while_written(tmp_pat
     for name in os.listdir(tmp_path):
         if name.startswith("provd.db"):
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
-    writer = store._open_writer()  # type: ignore[attr-defined]
+    writer = store._writer  # type: ignore[attr-defined]
     assert writer.execute("PRAGMA synchronous").fetchone() == (2,)
     store.close()
 

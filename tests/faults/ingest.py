@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from provd.common.spool import spool_files
 from tests.conftest import RunProvd
 
 _PRODUCER = """
@@ -114,6 +115,14 @@ class Ingest:
             assert task["generated"]["product"] == used["producer"] * used["index"]
             pairs.append((used["producer"], used["index"]))
         return sorted(pairs)
+
+
+def bring_in_what_is_spooled(run_provd: RunProvd, services: Mapping[str, str]) -> None:
+    """Replay what producers have not shipped by themselves before they ended."""
+    folder = Path(services["PROVD_SPOOL_DIR"])
+    if folder.is_dir() and spool_files([folder]):
+        replayed = run_provd("replay", str(folder), env=services)
+        assert replayed.returncode == 0, replayed.stderr
 
 
 def verify(run_provd: RunProvd, workflow: str, services: Mapping[str, str]) -> dict[str, Any]:

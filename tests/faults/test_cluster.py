@@ -27,7 +27,7 @@ from provd.consumer.broker import Broker as ConsumerBroker
 from provd.producer.broker import Broker as ProducerBroker
 from provd.producer.framing import CutFrame
 from tests.conftest import RunProvd, StartProvd
-from tests.faults.ingest import Ingest, assert_complete, verify
+from tests.faults.ingest import Ingest, assert_complete, bring_in_what_is_spooled, verify
 from tests.integration.feeder import BUCKETS, Feeder
 from tests.integration.test_cli_doctor import levels
 from tests.services.binaries import ServiceMissing
@@ -197,9 +197,7 @@ def test_a_master_of_the_cluster_killed_during_ingest(
         ingest.end()
     finally:
         ingest.kill()
-    spool = Path(services["PROVD_SPOOL_DIR"])
-    if spool.exists() and any(spool.rglob("*.jsonl")):
-        assert run_provd("replay", str(spool), env=services).returncode == 0
+    bring_in_what_is_spooled(run_provd, services)
     wait_until(lambda: frames_in(cluster) == 0, 60, "an empty Redis")
 
     # Then the consumers had shared the work, all else is stored once, and the books say what is not

@@ -6,6 +6,7 @@ G2: a frame is acknowledged only when it is in a file that will be found again. 
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -195,6 +196,32 @@ def test_what_could_not_be_read_again_as_a_line_goes_to_quarantine_and_not_into_
     assert (piece.first_seq, piece.last_seq, count) == (1, 1, 3)
     assert spooled(tmp_path) == {2, 3}
     assert client.hget(feeder.keys.spooled, feeder.producer_id) == b"1-3"
+
+
+def test_a_reading_that_is_spooled_is_in_memory_one_frame_at_a_time(
+    client: redis.Redis, namespace: str, streams: Streams, make_fallback: Callable[..., Fallback]
+) -> None:
+    """G5: a reading holds many batches' worth, and there is no store that would bound a batch."""
+    spool, feeder = make_fallback(), Feeder(client, namespace)
+    feeder.send(feeder.tasks(1), frame=1)
+    spool.take(read_some(streams))  # the file is open
+    feeder.send(feeder.tasks(8000), frame=500)
+    entries: list[Entry] = []
+
+    def are_all_read() -> bool:
+        entries.extend(streams.read())
+        return len(entries) == 16
+
+    wait_until(are_all_read)
+    tracemalloc.start()
+    try:
+        spool.take(entries)
+        highest = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert feeder.length() == 0
+    assert highest < 4 << 20
 
 
 def test_a_file_that_somebody_else_brings_in_gets_nothing_more(

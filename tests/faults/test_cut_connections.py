@@ -18,7 +18,7 @@ import pytest
 from provd.common import names
 from provd.store.books import read_books
 from tests.conftest import RunProvd, StartProvd
-from tests.faults.test_redis_restarts import bring_in_what_is_spooled
+from tests.faults.ingest import bring_in_what_is_spooled
 from tests.integration.consuming import opened_store
 from tests.services.proxy import Proxy
 from tests.services.redis_server import RedisServer

@@ -406,6 +406,59 @@ def test_redis_that_loses_everything_gets_everything_again(
     assert run_provd("runs", "verify", "job", env=services).returncode == 0
 
 
+def test_redis_that_loses_everything_after_the_first_goodbye_gets_it_again_all_the_same(
+    script: Script, private_redis: PrivateRedis, tmp_path: Path
+) -> None:
+    """G2: what is said after the drain at exit has a sender of its own, which knows what Redis was before."""
+    server = private_redis(config={"appendonly": "no"})
+    process = script.start(
+        """
+        import atexit, sys
+        import provd
+
+        @provd.task
+        def step(n):
+            pass
+
+        @atexit.register  # before provd's own, hence called after it
+        def late():
+            print("left", flush=True)
+            sys.stdin.readline()
+            with provd.workflow("late", workflow_id="late"):
+                step(1000)
+            assert provd.flush(60)
+            sys.stdin.readline()
+
+        workflow = provd.workflow("job", workflow_id="job").start()
+        for n in range(1000):
+            step(n)
+        """,
+        env={
+            **DISK,
+            "PROVD_BROKER_URL": server.url,
+            "PROVD_NAMESPACE": "t",
+            "PROVD_SPOOL_DIR": str(tmp_path / "spool"),
+        },
+    )
+    with process:
+        # Given a program whose sender has taken its leave of one life of Redis
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "left\n"
+        said = count_in_redis(server.url)
+        assert said >= 1002
+
+        # When something more is said, to another life of it
+        server.kill()
+        server.start()
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+        # Then what the first had goes there, too
+        wait_until(lambda: count_in_redis(server.url) >= said, 30, "the second sending")
+        process.stdin.close()
+
+
 @pytest.mark.parametrize("fate", ["damaged on the way", "retired with its stream"])
 def test_what_is_not_confirmed_while_the_rest_is_gets_sent_again(
     script: Script, private_redis: PrivateRedis, tmp_path: Path, fate: str

@@ -22,6 +22,7 @@ import redis
 
 from provd.common import names
 from provd.common.settings import Settings
+from provd.consumer.service import Consumer
 from provd.store.mongo_errors import _TRANSIENT_CODES
 from tests.faults.proof import assert_stored_once, assert_whole
 from tests.integration.consuming import make_consumers, opened_store, plain_settings, running
@@ -51,6 +52,22 @@ def retired(client: redis.Redis, feeder: Feeder) -> bool:
     return not client.exists(feeder.keys.stream)
 
 
+@contextmanager
+def ingest(
+    client: redis.Redis, feeder: Feeder, settings: Settings, slots: Path, url: str
+) -> Iterator[Consumer]:
+    """A consumer at work, for the caller to disturb; after that all must come to the store at `url`, once and whole."""
+    with ExitStack() as stack, opened_store(url) as store:
+        store.migrate()
+        consumer = make_consumers(settings, slots, stack)()
+        with running(consumer):
+            yield consumer
+            wait_until(lambda: retired(client, feeder), 60)
+
+        assert_whole(store, feeder)
+        assert store.count(names.QUARANTINE, {}) == 0
+
+
 # --- the process and the network ---------------------------------------------------------------------------------
 
 
@@ -66,20 +83,13 @@ def test_mongodb_killed_twice_in_the_middle_of_ingest_loses_and_doubles_nothing(
     mongo = private_mongo()
     url = mongo.database_url("provd")
     feeder = feed(client, namespace, 12_000)
-    with ExitStack() as stack, opened_store(url) as store:
-        store.migrate()
-        consumer = make_consumers(settings_for(redis_url, url, namespace, tmp_path), slots, stack)()
-        with running(consumer):
-            for share in (0.2, 0.5):
-                most = (1 - share) * 600
-                wait_until(lambda most=most: bool(feeder.length() < most), 30)  # type: ignore[misc]
-                mongo.kill()
-                assert feeder.length() > 0
-                mongo.start()
-            wait_until(lambda: retired(client, feeder), 60)
-
-        assert_whole(store, feeder)
-        assert store.count(names.QUARANTINE, {}) == 0
+    with ingest(client, feeder, settings_for(redis_url, url, namespace, tmp_path), slots, url):
+        for share in (0.2, 0.5):
+            most = (1 - share) * 600
+            wait_until(lambda most=most: bool(feeder.length() < most), 30)  # type: ignore[misc]
+            mongo.kill()
+            assert feeder.length() > 0
+            mongo.start()
 
 
 def test_mongodb_frozen_for_some_seconds_loses_and_doubles_nothing(
@@ -157,18 +167,13 @@ def test_connections_cut_in_the_middle_of_mongodbs_replies_cost_nothing(
 ) -> None:
     """What the server did and could not tell is done again, and changes nothing."""
     feeder = feed(client, namespace, 2_000)
-    with ExitStack() as stack, opened_store(mongo_url) as store, proxied(mongo_url) as (proxy, url):
-        store.migrate()
-        consumer = make_consumers(settings_for(redis_url, url, namespace, tmp_path), slots, stack)()
-        with running(consumer):
+    with proxied(mongo_url) as (proxy, url):
+        settings = settings_for(redis_url, url, namespace, tmp_path)
+        with ingest(client, feeder, settings, slots, mongo_url):
             wait_until(lambda: feeder.length() < 100, 30)
             proxy.cut_every(pieces)
             wait_until(lambda: proxy.cuts >= 5, 30)
             proxy.cut_every(0)
-            wait_until(lambda: retired(client, feeder), 60)
-
-        assert_whole(store, feeder)
-        assert store.count(names.QUARANTINE, {}) == 0
 
 
 def test_a_primary_that_steps_down_and_comes_back_loses_and_doubles_nothing(
@@ -183,17 +188,11 @@ def test_a_primary_that_steps_down_and_comes_back_loses_and_doubles_nothing(
     mongo = private_mongo(replica_set=True)
     url = mongo.database_url("provd")
     feeder = feed(client, namespace, 6_000)
-    with ExitStack() as stack, opened_store(url) as store, mongo.client() as admin:
-        store.migrate()
-        consumer = make_consumers(settings_for(redis_url, url, namespace, tmp_path), slots, stack)()
-        with running(consumer):
-            wait_until(lambda: feeder.length() < 250, 30)
-            admin.admin.command({"replSetStepDown": 2, "force": True})
-            assert feeder.length() > 0
-            wait_until(lambda: retired(client, feeder), 60)
-
-        assert_whole(store, feeder)
-        assert store.count(names.QUARANTINE, {}) == 0
+    settings = settings_for(redis_url, url, namespace, tmp_path)
+    with mongo.client() as admin, ingest(client, feeder, settings, slots, url):
+        wait_until(lambda: feeder.length() < 250, 30)
+        admin.admin.command({"replSetStepDown": 2, "force": True})
+        assert feeder.length() > 0
 
 
 # --- the disk ----------------------------------------------------------------------------------------------------

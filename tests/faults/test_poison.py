@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -26,8 +25,8 @@ from provd.consumer.service import Consumer
 from provd.consumer.suspects import ALONE_AFTER, CONDEMNED_AFTER
 from provd.store.open import open_store
 from tests.faults.proof import assert_stored_once
-from tests.integration.consuming import make_consumers, opened_store, plain_settings, running
-from tests.integration.feeder import Feeder
+from tests.integration.consuming import consume, make_consumers, opened_store, plain_settings, running
+from tests.integration.feeder import Feeder, newer_frame
 from tests.services.child import Child
 from tests.services.mongo_server import MongoServer
 from tests.services.redis_server import RedisServer
@@ -266,11 +265,10 @@ def test_a_header_whose_checksum_is_right_and_whose_content_is_not_costs_its_fra
     feeder.send_raw(wire.encode_header(replace(wire.decode_header(header), **changes)), body)
     sound = Feeder(client, namespace)
     sound.send(sound.tasks(5))
-    with ExitStack() as stack, opened_store(store_url) as store:
-        make_consumers(
-            plain_settings(redis_url, store_url, namespace, tmp_path), slots, stack
-        )().run_until_empty()
 
+    consume(redis_url, store_url, namespace, tmp_path, slots)
+
+    with opened_store(store_url) as store:
         assert_stored_once(store, sound)
         stored = store.count(names.TASKS, {"producer_id": {"$ne": sound.producer_id}})
         assert stored == 3 or store.count(names.QUARANTINE, {}) >= 1
@@ -278,11 +276,6 @@ def test_a_header_whose_checksum_is_right_and_whose_content_is_not_costs_its_fra
 
 
 # --- frames of another version -----------------------------------------------------------------------------------
-
-
-def newer_frame(feeder: Feeder) -> tuple[bytes, bytes]:
-    packed = wire.pack([SCHEMA_VERSION + 1, feeder.producer_id, feeder.workflow_id, "of the future"])
-    return zlib.crc32(packed).to_bytes(4, "little") + packed, b"body of the future"
 
 
 def deliveries(feeder: Feeder) -> list[tuple[str, int]]:

@@ -18,11 +18,12 @@ import pytest
 
 from provd.common import names, wire
 from provd.common.ranges import Ranges
-from provd.common.spool import spool_files
 from tests.conftest import RunProvd, StartProvd
+from tests.faults.ingest import bring_in_what_is_spooled
 from tests.faults.test_consumer_paused import state_of
 from tests.integration.consuming import opened_store
 from tests.integration.feeder import Feeder
+from tests.services.child import Child
 from tests.services.redis_server import RedisServer
 from tests.services.waiting import wait_until
 from tests.streams import Script
@@ -106,14 +107,6 @@ def append_only_file(server: RedisServer) -> Path:
     return file
 
 
-def bring_in_what_is_spooled(run_provd: RunProvd, environment: Mapping[str, str]) -> None:
-    """What producers have not shipped by themselves before they ended."""
-    folder = Path(environment["PROVD_SPOOL_DIR"])
-    if folder.is_dir() and spool_files([folder]):
-        replayed = run_provd("replay", str(folder), env=environment)
-        assert replayed.returncode == 0, replayed.stderr
-
-
 def test_redis_that_syncs_always_is_killed_three_times_and_nothing_is_lost(
     private_redis: PrivateRedis,
     script: Script,
@@ -166,6 +159,33 @@ def power_cut(server: RedisServer, before: int) -> None:
     os.truncate(file, before + (file.stat().st_size - before) // 2)
 
 
+def restarted_with_two_parts(
+    server: RedisServer,
+    producer: subprocess.Popen[str],
+    consumer: Child,
+    store: Any,
+    event: str,
+    config: Mapping[str, str],
+) -> tuple[dict[str, Ranges], dict[str, Ranges]]:
+    """Redis ends with two parts that it alone has, and is started: what it had, and what it has. `consumer` is frozen."""
+    # The first part is in the store
+    finish_part(producer)
+    wait_until(lambda: stored(store) == 500, 30)
+    wait_until(lambda: not in_redis(server), 30)
+    consumer.send(signal.SIGSTOP)
+    wait_until(lambda: state_of(consumer) == "T")
+
+    # Two more are in Redis alone when it ends
+    before = append_only_file(server).stat().st_size if "appendonly" not in config else 0
+    for _ in range(2):
+        begin_part(producer)
+        finish_part(producer)
+    had = in_redis(server)
+    power_cut(server, before) if event.startswith("power") else server.kill()
+    server.start()
+    return had, in_redis(server)
+
+
 @pytest.mark.parametrize(
     ("event", "config"),
     [
@@ -191,22 +211,7 @@ def test_what_redis_lost_is_counted_as_missing_exactly_and_everyone_goes_on(
     producer = script.start(PRODUCER, env=environment)
     try:
         with opened_store(mongo_url) as store:
-            # The first part is in the store
-            finish_part(producer)
-            wait_until(lambda: stored(store) == 500, 30)
-            wait_until(lambda: not in_redis(server), 30)
-            consumer.send(signal.SIGSTOP)
-            wait_until(lambda: state_of(consumer) == "T")
-
-            # Two more are in Redis alone when it ends
-            before = append_only_file(server).stat().st_size if "appendonly" not in config else 0
-            for _ in range(2):
-                begin_part(producer)
-                finish_part(producer)
-            had = in_redis(server)
-            power_cut(server, before) if event.startswith("power") else server.kill()
-            server.start()
-            has = in_redis(server)
+            had, has = restarted_with_two_parts(server, producer, consumer, store, event, config)
 
             # The rest is said, and stored
             consumer.send(signal.SIGCONT)
@@ -265,19 +270,7 @@ def test_what_redis_lost_is_sent_again_by_producers_that_are_durable_on_disk(
     producer = script.start(PRODUCER, env=environment)
     try:
         with opened_store(mongo_url) as store:
-            finish_part(producer)
-            wait_until(lambda: stored(store) == 500, 30)
-            wait_until(lambda: not in_redis(server), 30)
-            consumer.send(signal.SIGSTOP)
-            wait_until(lambda: state_of(consumer) == "T")
-            before = append_only_file(server).stat().st_size if "appendonly" not in config else 0
-            for _ in range(2):
-                begin_part(producer)
-                finish_part(producer)
-            had = in_redis(server)
-            power_cut(server, before) if event.startswith("power") else server.kill()
-            server.start()
-            has = in_redis(server)
+            had, has = restarted_with_two_parts(server, producer, consumer, store, event, config)
             (producer_id,) = had
             assert len(had[producer_id].minus(has.get(producer_id, Ranges()))) > 0
 

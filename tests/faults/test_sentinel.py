@@ -22,7 +22,7 @@ from provd.common.errors import BrokerUnavailable, SettingsError
 from provd.consumer.broker import Broker as ConsumerBroker
 from provd.producer.broker import Broker as ProducerBroker
 from tests.conftest import RunProvd, StartProvd
-from tests.faults.ingest import Ingest, assert_complete, verify
+from tests.faults.ingest import Ingest, assert_complete, bring_in_what_is_spooled, verify
 from tests.integration.test_cli_doctor import levels
 from tests.services.binaries import ServiceMissing
 from tests.services.redis_sentinel import SERVICE, RedisSentinel
@@ -94,9 +94,7 @@ def frames_in(server: RedisServer) -> int:
 
 def bring_in_the_rest(run_provd: RunProvd, services: dict[str, str], sentinel: RedisSentinel) -> None:
     """Replay what producers had no time to send before their end, and wait until the consumer has stored all."""
-    spool = Path(services["PROVD_SPOOL_DIR"])
-    if spool.exists() and any(spool.rglob("*.jsonl")):
-        assert run_provd("replay", str(spool), env=services).returncode == 0
+    bring_in_what_is_spooled(run_provd, services)
     wait_until(lambda: frames_in(sentinel.master) == 0, 60, "an empty Redis")
 
 
@@ -282,7 +280,7 @@ def test_a_lost_connection_is_not_made_again_to_a_master_that_was(make_sentinel:
         master.start()  # with its data, and as master
 
         with pytest.raises(BrokerUnavailable, match="lost"):
-            producer.stored(keys, "p1")
+            producer.stored([(keys, "p1")])
         with pytest.raises(BrokerUnavailable, match="lost"):
             consumer.ask("HGETALL", keys.stored)
         with pytest.raises(BrokerUnavailable, match="no Sentinel leads to a master"):

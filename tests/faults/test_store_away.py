@@ -26,9 +26,8 @@ from provd.consumer.service import Consumer
 from provd.store.books import read_books
 from provd.store.open import open_store
 from tests.faults.proof import assert_stored_once, assert_whole
-from tests.faults.test_poison import newer_frame
 from tests.integration.consuming import make_consumers, opened_store, plain_settings, running
-from tests.integration.feeder import Feeder
+from tests.integration.feeder import Feeder, newer_frame
 from tests.services.redis_server import RedisServer
 from tests.services.waiting import wait_until
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+from provd.common import names
 from provd.common.errors import StoreUnavailable
 from provd.consumer.metrics import METRICS
 from provd.query.tasks import TaskQuestion, find_tasks
 from provd.store.open import open_store
 from tests.conftest import RunProvd, StartProvd
 from tests.integration.consuming import opened_store
-from tests.integration.feeder import Feeder
+from tests.integration.feeder import Feeder, newer_frame
 from tests.services.mongo_server import MongoServer
 from tests.services.ports import free_port
 from tests.services.redis_server import RedisServer
@@ -53,11 +54,11 @@ def rows(run_provd: RunProvd, env: dict[str, str], *args: str) -> list[dict[str,
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def is_stored(env: dict[str, str]) -> bool:
-    """Whether a task has reached the store, which the consumer makes."""
+def is_stored(env: dict[str, str], collection: str = names.TASKS) -> bool:
+    """Whether a task, or the like, has reached the store, which the consumer makes."""
     try:
         with opened_store(env["PROVD_STORE_URL"]) as store:
-            return store.count("tasks", {}) > 0
+            return store.count(collection, {}) > 0
     except StoreUnavailable:
         return False
 
@@ -136,7 +137,7 @@ def test_a_run_whose_consumer_is_away_reads_unknown_and_not_lost(
         assert producer.stdout is not None
         assert producer.stdout.readline() == "running\n"
         consumer = start_provd("consume", env=env)
-        wait_until(lambda: is_stored(env), 30)
+        wait_until(lambda: is_stored(env) and is_stored(env, names.CONSUMERS), 30)
 
         consumer.kill()
         wait_until(lambda: rows(run_provd, env, "runs", "tail")[0].get("unknown_since"), 30)
@@ -216,8 +217,6 @@ def test_the_age_of_the_oldest_frame_grows_while_nobody_can_store_it(
     private_redis: PrivateRedis, mongo_url: str, start_provd: StartProvd
 ) -> None:
     """A frame of a later version stays: how long already is measured by Redis' clock."""
-    from tests.integration.test_consumer import newer_frame
-
     server, port = private_redis(), free_port()
     with server.client() as client:
         feeder = Feeder(client, "provd")

@@ -1,24 +1,36 @@
-"""Fixtures for tests that run users' scripts against real services."""
+"""Fixtures for tests that run consumers and commands against real services."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
-from tests.streams import Script, Streams
-
-
-@pytest.fixture
-def streams(redis_url: str, namespace: str) -> Streams:
-    """What producers of this test leave in Redis."""
-    return Streams(redis_url, namespace)
+from provd.cli.main import app
+from provd.store.interface import Store
+from tests.integration.commands import Provd
+from tests.integration.consuming import MakeConsumer, make_consumers, plain_settings
 
 
 @pytest.fixture
-def script(clean_env: Path, tmp_path: Path, redis_url: str, namespace: str) -> Script:
-    """Runs a user's script with the broker set by environment, as a job would."""
-    folder = tmp_path / "job"
-    folder.mkdir()
-    return Script(folder, {**os.environ, "PROVD_BROKER_URL": redis_url, "PROVD_NAMESPACE": namespace})
+def make_consumer(
+    redis_url: str, store_url: str, namespace: str, tmp_path: Path, slots: Path
+) -> Iterator[MakeConsumer]:
+    """Makes consumers that bring what is in the shared Redis into the test's store."""
+    with ExitStack() as stack:
+        yield make_consumers(plain_settings(redis_url, store_url, namespace, tmp_path), slots, stack)
+
+
+@pytest.fixture
+def provd(store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch) -> Provd:
+    """Run `provd` on the store, 80 columns wide."""
+    monkeypatch.setenv("PROVD_STORE_URL", store_url)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*args: str) -> Result:
+        return CliRunner().invoke(app, list(args))
+
+    return run

@@ -59,6 +59,14 @@ def plain_settings(redis_url: str, store_url: str, namespace: str, folder: Path)
     )
 
 
+def consume(redis_url: str, store_url: str, namespace: str, folder: Path, slots: Path) -> None:
+    """Have one consumer bring all that waits in Redis into the store."""
+    with ExitStack() as stack:
+        make_consumers(
+            plain_settings(redis_url, store_url, namespace, folder), slots, stack
+        )().run_until_empty()
+
+
 @contextmanager
 def running(consumer: Consumer) -> Iterator[None]:
     """The consumer at work in a thread of its own."""

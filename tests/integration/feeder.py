@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -144,3 +145,9 @@ class Feeder:
             "schema_version": SCHEMA_VERSION,
         }
         return Message(kind, self.producer_id, self.workflow_id, self.seq, common | record)
+
+
+def newer_frame(feeder: Feeder) -> tuple[bytes, bytes]:
+    """A frame of the next schema, from a feeder's producer."""
+    packed = wire.pack([SCHEMA_VERSION + 1, feeder.producer_id, feeder.workflow_id, "of the future"])
+    return zlib.crc32(packed).to_bytes(4, "little") + packed, b"body of the future"

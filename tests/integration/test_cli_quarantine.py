@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from provd.cli.main import app
 from provd.common import names, sections, wire
 from provd.common.record import Message
 from provd.consumer.batch import Batch, ledger
 from provd.consumer.streams import Entry
 from provd.store.books import read_books
 from provd.store.interface import Quarantined, Refusal, Store
-from provd.store.open import open_store
 from tests.builders import ProducerBuilder
-
-Provd = Callable[..., Result]
+from tests.integration.commands import Provd
 
 STREAM = "provd:{3}:stream:-:w1"
-
-
-@pytest.fixture(params=["embedded", "mongodb"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty store of either kind."""
-    if request.param == "embedded":
-        return f"sqlite:///{tmp_path}/provd.db"
-    url: str = request.getfixturevalue("mongo_url")
-    return url
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    """The store, open for writing."""
-    opened = open_store(store_url)
-    opened.migrate()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def provd(store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch) -> Provd:
-    """Run `provd` on the store, 80 columns wide."""
-    monkeypatch.setenv("PROVD_STORE_URL", store_url)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*args: str) -> Result:
-        return CliRunner().invoke(app, list(args))
-
-    return run
 
 
 def run_of(count: int = 5, **fields: Any) -> list[Message]:

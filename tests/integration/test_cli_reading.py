@@ -3,53 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from provd.cli.main import app
 from provd.common import clock
 from provd.common.record import Status
 from provd.store.interface import Store
-from provd.store.open import open_store
 from tests.builders import START_MS, ProducerBuilder, finished_run
 from tests.conftest import RunProvd
-
-#: Run a command on the store, in this process.
-Provd = Callable[..., Result]
-
-
-@pytest.fixture(params=["embedded", "mongodb"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty store of either kind."""
-    if request.param == "embedded":
-        return f"sqlite:///{tmp_path}/provd.db"
-    url: str = request.getfixturevalue("mongo_url")
-    return url
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    """The store, open for writing."""
-    opened = open_store(store_url)
-    opened.migrate()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def provd(store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch) -> Provd:
-    """Run `provd` on the store, 80 columns wide."""
-    monkeypatch.setenv("PROVD_STORE_URL", store_url)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*args: str) -> Result:
-        return CliRunner().invoke(app, list(args))
-
-    return run
+from tests.integration.commands import Provd
 
 
 def lines_of(result: Result) -> list[dict[str, Any]]:

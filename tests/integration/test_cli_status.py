@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import pytest
 import redis
 
 from provd.store.interface import Quarantined, Store
-from provd.store.open import open_store
 from tests.conftest import RunProvd, StartProvd
 from tests.integration.feeder import Feeder
 from tests.services.ports import free_port
@@ -24,25 +23,9 @@ PrivateRedis = Callable[..., RedisServer]
 
 
 @pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    """Redis, to feed."""
-    with redis.Redis.from_url(redis_url) as opened:
-        yield opened
-
-
-@pytest.fixture
 def store_url(tmp_path: Path) -> str:
     """An embedded store of the test's own."""
     return f"sqlite:///{tmp_path}/provd.db"
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Store]:
-    """It, migrated."""
-    opened = open_store(store_url)
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

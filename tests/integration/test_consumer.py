@@ -3,57 +3,24 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
-from provd.common import names, wire
-from provd.common.record import SCHEMA_VERSION
+from provd.common import names
 from provd.store.books import read_books
 from provd.store.interface import Store
-from tests.integration.consuming import MakeConsumer, make_consumers, opened_store, plain_settings
-from tests.integration.feeder import Feeder
+from tests.integration.consuming import MakeConsumer, opened_store
+from tests.integration.feeder import Feeder, newer_frame
 from tests.services.waiting import wait_until
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as connection:
-        yield connection
-
-
-@pytest.fixture(params=["mongodb", "embedded"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Each test is run on both stores."""
-    if request.param == "embedded":
-        return f"sqlite:///{tmp_path}/provd.db"
-    url: str = request.getfixturevalue("mongo_url")
-    return url
-
-
-@pytest.fixture
-def make_consumer(redis_url: str, store_url: str, namespace: str, tmp_path: Path) -> Iterator[MakeConsumer]:
-    (tmp_path / "slots").mkdir()
-    with ExitStack() as stack:
-        yield make_consumers(
-            plain_settings(redis_url, store_url, namespace, tmp_path), tmp_path / "slots", stack
-        )
 
 
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
     with opened_store(store_url) as opened:
         yield opened
-
-
-def newer_frame(feeder: Feeder) -> tuple[bytes, bytes]:
-    packed = wire.pack([SCHEMA_VERSION + 1, feeder.producer_id, feeder.workflow_id, "of the future"])
-    return zlib.crc32(packed).to_bytes(4, "little") + packed, b"body of the future"
 
 
 def test_every_task_is_stored_once_and_its_frame_acknowledged_and_deleted(

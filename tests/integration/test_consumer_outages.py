@@ -6,8 +6,8 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from provd.consumer.service import Consumer
 from provd.store.books import read_books
 from provd.store.interface import Store
 from provd.store.open import open_store
-from tests.integration.consuming import make_consumers, opened_store, plain_settings
+from tests.integration.consuming import make_consumers, opened_store, plain_settings, running
 from tests.integration.feeder import Feeder
 from tests.services.child import Child
 from tests.services.mongo_server import MongoServer
@@ -51,25 +51,6 @@ Consumer(settings, broker=Broker(settings.broker_url, connect_timeout_s=1), stor
 """
 
 
-@pytest.fixture
-def slots(tmp_path: Path) -> Path:
-    folder = tmp_path / "slots"
-    folder.mkdir()
-    return folder
-
-
-@contextmanager
-def running(consumer: Consumer) -> Iterator[None]:
-    """The consumer at work in a thread of its own."""
-    worker = threading.Thread(target=consumer.run)
-    worker.start()
-    try:
-        yield
-    finally:
-        consumer.stop()
-        worker.join()
-
-
 def test_frames_wait_in_redis_while_mongodb_is_away_and_all_are_stored_when_it_is_back(
     redis_url: str,
     namespace: str,
@@ -87,6 +68,7 @@ def test_frames_wait_in_redis_while_mongodb_is_away_and_all_are_stored_when_it_i
         feeder.send(feeder.tasks(100), frame=5)
         with running(consumer):
             wait_until(lambda: store.count(names.TASKS, {}) == 100)
+            wait_until(lambda: feeder.length() == 0)
             mongo.stop()
             feeder.send(feeder.tasks(100), frame=5)
             wait_until(lambda: "waiting for the store" in consumer.progress.state)
@@ -165,6 +147,7 @@ def test_a_filling_redis_is_drained_to_the_spool_and_the_spool_to_the_store(
             wait_until(lambda: store.count(names.TASKS, {}) == 998 + 9, 30)
             feeder.send([feeder.goodbye()])
             wait_until(lambda: feeder.length() + flawed.length() == 0)
+            wait_until(lambda: store.count(names.QUARANTINE, {}) == 2)
 
         (producer,) = read_books(store, "w1").producers
         assert (str(producer.stored), producer.produced, producer.complete) == ("1-1000", 1000, True)

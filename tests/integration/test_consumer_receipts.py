@@ -20,23 +20,8 @@ from tests.services.redis_server import RedisServer
 
 
 @pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as connection:
-        yield connection
-
-
-@pytest.fixture
 def store_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/provd.db"
-
-
-@pytest.fixture
-def make_consumer(redis_url: str, store_url: str, namespace: str, tmp_path: Path) -> Iterator[MakeConsumer]:
-    (tmp_path / "slots").mkdir()
-    with ExitStack() as stack:
-        yield make_consumers(
-            plain_settings(redis_url, store_url, namespace, tmp_path), tmp_path / "slots", stack
-        )
 
 
 @pytest.fixture

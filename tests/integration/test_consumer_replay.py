@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
 from provd.common import names
 from provd.common.errors import SpoolError
@@ -16,21 +14,12 @@ from provd.common.spool import SpoolWriter, encode_line
 from provd.consumer.replay import replay_into_store
 from provd.store.books import read_books
 from provd.store.interface import Store
-from tests.integration.consuming import opened_store
 from tests.integration.feeder import Feeder
 
 
 @pytest.fixture
-def feeder() -> Feeder:
-    """Makes messages; never connects."""
-    return Feeder(redis.Redis(), "ns")
-
-
-@pytest.fixture
-def store(mongo_url: str) -> Iterator[Store]:
-    with opened_store(mongo_url) as opened:
-        opened.migrate()
-        yield opened
+def store_url(mongo_url: str) -> str:
+    return mongo_url
 
 
 def spool(folder: Path, messages: list[Message], *, close: bool = True) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +16,13 @@ from provd.common import names
 from provd.common.errors import StoreUnavailable
 from provd.store.open import open_store
 from tests.conftest import RunProvd, StartProvd
+from tests.integration.programs import SWEEP
 from tests.services.mongo_server import MongoServer
 from tests.services.waiting import wait_until
 from tests.streams import Script
 
 ROLES = Path(__file__).parents[2] / "deploy" / "mongodb" / "roles.json"
 PASSWORD = "mongo-hunter2"
-
-WORK = """
-    import provd
-
-    @provd.task
-    def train(n):
-        return {"loss": n}
-
-    with provd.workflow("sweep", workflow_id="w1", campaign_id="c1"):
-        for n in range(25):
-            train(n)
-"""
 
 
 @dataclass(frozen=True)
@@ -72,13 +60,6 @@ def site(private_mongo: Callable[..., MongoServer]) -> Site:
 
 
 @pytest.fixture
-def script(clean_env: Path, tmp_path: Path, redis_url: str, namespace: str) -> Script:
-    folder = tmp_path / "job"
-    folder.mkdir()
-    return Script(folder, {**os.environ, "PROVD_BROKER_URL": redis_url, "PROVD_NAMESPACE": namespace})
-
-
-@pytest.fixture
 def broker(redis_url: str, namespace: str) -> dict[str, str]:
     return {"PROVD_BROKER_URL": redis_url, "PROVD_NAMESPACE": namespace}
 
@@ -87,7 +68,7 @@ def test_the_writer_stores_all_and_the_reader_reads_it(
     site: Site, script: Script, broker: dict[str, str], run_provd: RunProvd
 ) -> None:
     """Also what is rarer: migrations, the ledger's compaction, the quarantine."""
-    script.run(WORK)
+    script.run(SWEEP)
 
     writing = {**broker, "PROVD_STORE_URL": site.url("writer")}
     consumed = run_provd("consume", "--workflow-id", "w1", "--exit-when-done", "--grace", "20", env=writing)
@@ -159,7 +140,7 @@ def test_a_forbidden_write_is_an_outage_that_says_what_to_mend_and_nothing_is_lo
     site: Site, script: Script, broker: dict[str, str], start_provd: StartProvd, run_provd: RunProvd
 ) -> None:
     """G2: frames stay in Redis until the store has confirmed them."""
-    script.run(WORK)
+    script.run(SWEEP)
     env = {**broker, "PROVD_STORE_URL": site.url("nobody")}
 
     consumer = start_provd("consume", env=env)

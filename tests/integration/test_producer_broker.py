@@ -40,7 +40,7 @@ def test_a_restart_of_redis_between_two_sends_is_noticed(private_redis: Callable
 
     server.kill()
     server.start()
-    broker.stored(keys, "p1")  # answered, by another life of Redis
+    broker.stored([(keys, "p1")])  # answered, by another life of Redis
     broker.open()
 
     assert broker.generation != before
@@ -66,12 +66,15 @@ def test_another_master_of_a_replica_is_another_generation(private_redis: Callab
 def test_receipts_are_read_as_ranges(private_redis: Callable[..., RedisServer]) -> None:
     server = private_redis()
     broker = open_broker(server.url)
-    keys = broker.keys_of("w1", None)
+    one, other = broker.keys_of("w1", None), broker.keys_of("w2", "camp")
     with server.client() as client:
-        client.hset(keys.stored, "p1", "1-500,701-900")
+        client.hset(one.stored, "p1", "1-500,701-900")
+        client.hset(other.stored, "p1", "1-3")
 
-    assert broker.stored(keys, "p1") == Ranges.of([(1, 500), (701, 900)])
-    assert broker.stored(keys, "p2") == Ranges()
+    found = broker.stored([(one, "p1"), (one, "p2"), (other, "p1")])
+
+    assert found == [Ranges.of([(1, 500), (701, 900)]), Ranges(), Ranges.of([(1, 3)])]
+    assert broker.stored([]) == []
     broker.close()
 
 

@@ -237,6 +237,7 @@ def test_a_message_that_no_line_can_hold_keeps_none_of_the_others_from_the_disk(
 
     assert ended.returncode == 0
     assert "the sender stopped" not in ended.stderr
+    assert ended.stderr.count("no JSON form") == (durability == "disk")
     said = [message.record for message in spooled(spool)]
     assert sorted(task["used"]["n"] for task in said if task.get("activity_id") == "step") == list(range(51))
     goodbye = next(record for record in said if "sent" in record)

@@ -15,24 +15,13 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from provd.common.names import WorkflowKeys
 from tests.conftest import RunProvd
+from tests.integration.programs import SWEEP
 from tests.services.redis_server import RedisServer
 from tests.streams import Script
 
 ROOT = Path(__file__).parents[2]
 USERS = ROOT / "deploy" / "redis" / "users.acl"
 PASSWORD = "acl-hunter2"
-
-WORK = """
-    import provd
-
-    @provd.task
-    def train(n):
-        return {"loss": n}
-
-    with provd.workflow("sweep", workflow_id="w1", campaign_id="c1"):
-        for n in range(25):
-            train(n)
-"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,7 @@ def filled(site: Site, script: Script) -> tuple[Site, WorkflowKeys]:
     """A site where a producer with its own user has left a stream, and the stream's keys."""
     with site.client("provd-consumer") as consumer:
         consumer.set("provd:buckets", 16)
-    done = script.run(WORK, env={"PROVD_BROKER_URL": site.url("provd-producer")})
+    done = script.run(SWEEP, env={"PROVD_BROKER_URL": site.url("provd-producer")})
     assert (done.returncode, done.stderr) == (0, "")
     return site, WorkflowKeys.of("provd", 16, "w1", "c1")
 
@@ -123,7 +112,7 @@ def test_a_workflow_goes_from_the_producers_user_to_the_consumers_without_one_re
     with site.client("provd-consumer") as consumer:
         consumer.set("provd:buckets", 16)
     producing = {"PROVD_BROKER_URL": site.url("provd-producer"), "PROVD_DURABILITY": durability}
-    done = script.run(WORK, env=producing)
+    done = script.run(SWEEP, env=producing)
     assert (done.returncode, done.stderr) == (0, "")
 
     consumed = run_provd("consume", "--workflow-id", "w1", "--exit-when-done", "--grace", "20", env=env)
@@ -294,7 +283,7 @@ def test_without_a_bucket_count_the_producers_user_spools_and_says_what_to_do(
     site: Site, script: Script
 ) -> None:
     """The count is the consumer's to set: a producer that could write it could scatter everybody's streams."""
-    done = script.run(WORK, env={"PROVD_BROKER_URL": site.url("provd-producer")})
+    done = script.run(SWEEP, env={"PROVD_BROKER_URL": site.url("provd-producer")})
 
     assert done.returncode == 0
     assert "start `provd consume` first" in done.stderr
