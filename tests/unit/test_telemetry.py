@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import subprocess
 import sys
@@ -120,13 +121,18 @@ def test_a_task_that_keeps_memory_and_a_file_open_shows_both(tmp_path: Path) -> 
 
     @provd.task(telemetry=True)
     def load() -> None:
-        kept.append(b"x" * 50_000_000)
+        memory = mmap.mmap(
+            -1, 50_000_000
+        )  # not from the heap, which may hold enough that earlier tests have freed
+        memory[:: mmap.PAGESIZE] = b"x" * len(range(0, len(memory), mmap.PAGESIZE))
+        kept.append(memory)
         kept.append((tmp_path / "open").open("w"))
         outlive_a_reading()
 
     with captured() as capture, provd.workflow("w"):
         load()
-    kept[1].close()
+    for one in kept:
+        one.close()
 
     (task,) = capture.tasks("load")
     assert delta_of(task)["memory"]["rss_bytes"] >= 45_000_000
