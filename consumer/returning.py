@@ -5,7 +5,7 @@
 - When a slice is in the store its numbers are taken out of the note in Redis, and producers that wait for receipts
   get them. What was damaged on the way gets none: its producer has the good copy.
 - A file that is still open is renamed before it is read. Should somebody write to it after all (another host of this
-  name), he finds out before he acknowledges what came later (`provd.common.spool.sync_file`).
+  name), the writer finds out before it acknowledges what came later (`provd.common.spool.sync_file`).
 - Only files of this consumer's own name and namespace are touched: the name's lock proves that no one else writes
   them, and another namespace may have another store.
 - A stored file is removed. One with lines that cannot be read is kept, under a name that nobody reads again, and told
