@@ -17,6 +17,7 @@ import threading
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,11 +174,10 @@ class Nodes:
             raise LookupError(f"knows no service {self.address.service!r}")
         name, number = _text(found[0]), int(found[1])
         master = Master(f"{name}:{number}", self._connect(self.address.server_url(name, number), None))
-        try:
+        with ExitStack() as opened:
+            opened.callback(master.client.close)
             self._check_role(master)
-        except BaseException:
-            master.client.close()
-            raise
+            opened.pop_all()
         return Masters((master,))
 
     def _check_role(self, master: Master) -> None:

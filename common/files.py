@@ -28,13 +28,10 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a file for reading. Raises `OSError`, also for what is no regular file."""
     # Without O_NONBLOCK a pipe that nobody writes to would not even be opened.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
-        return open(descriptor, "rb")
-    except BaseException:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise
+        raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+    return open(descriptor, "rb")
 
 
 def sync_name(path: Path) -> None:

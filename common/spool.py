@@ -81,7 +81,7 @@ class SpoolWriter:
         self, folder: Path, name: str, *, ceiling_bytes: int, free_floor: float, hostname: str
     ) -> None:
         """`name` is unique to this process (a producer id, a consumer's name); nothing is touched before `write`."""
-        self._folder = folder / f"{zlib.crc32(name.encode()) & 0xFF:02x}"
+        self._folder = sub_folder(folder, name)
         self._name = name
         self._ceiling = ceiling_bytes
         self._free_floor = free_floor
@@ -173,25 +173,20 @@ class SpoolWriter:
             return
         try:
             private_folder(self._folder)
-            disk = os.statvfs(self._folder)
+            is_scarce = is_nearly_full(self._folder, self._free_floor)
         except OSError as error:
             raise SpoolError(f"spool {self._folder}: {error.strerror}") from error
-        if disk.f_blocks and disk.f_bavail / disk.f_blocks < self._free_floor:
+        if is_scarce:
             text = f"spool {self._folder}: less than {self._free_floor:.0%} of its disk is free"
             raise SpoolError(text, kind=SpoolError.FREE_FLOOR)
         self._look_at = self._written + size + _LOOK_EVERY
 
     def _open(self) -> None:
         self._openings += 1
-        # A name may return with a pid that returns, in a container: the random part keeps what was sealed before.
-        path = (
-            self._folder / f"{self._name}.{os.getpid()}-{self._openings}-{os.urandom(3).hex()}{OPEN_SUFFIX}"
-        )
+        path = self._folder / new_name(self._name, self._openings, OPEN_SUFFIX)
         try:
             private_folder(self._folder)
-            self._file = os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o600
-            )
+            self._file = create(path)
         except OSError as error:
             raise SpoolError(f"spool {path}: {error.strerror}") from error
         self._path, self._is_named = path, False
@@ -247,6 +242,29 @@ class Detached:
                 return sealed  # a recovery has sealed it, after long silence
             raise SpoolError(f"spool {self.path}: {error.strerror}") from error
         return sealed
+
+
+def sub_folder(folder: Path, name: str) -> Path:
+    """Where the files of a writer lie below the spool's folder."""
+    return folder / f"{zlib.crc32(name.encode()) & 0xFF:02x}"
+
+
+def new_name(name: str, opening: int, suffix: str) -> str:
+    """The name of a writer's next file. A name may return with a pid that returns, in a container: the random part keeps
+    what was sealed before.
+    """
+    return f"{name}.{os.getpid()}-{opening}-{os.urandom(3).hex()}{suffix}"
+
+
+def create(path: Path) -> int:
+    """Make a file for this user alone, to be appended to; returns its descriptor. Raises `OSError`."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+
+
+def is_nearly_full(folder: Path, free_floor: float) -> bool:
+    """Whether the free share of a folder's disk is below the floor. Raises `OSError`."""
+    disk = os.statvfs(folder)
+    return bool(disk.f_blocks) and disk.f_bavail / disk.f_blocks < free_floor
 
 
 def sync_file(file: int, path: Path, *, is_named: bool) -> None:

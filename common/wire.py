@@ -248,7 +248,7 @@ def _message_row(message: Message, header: Header, shapes: dict[tuple[Any, ...],
         fixed = (("activity_id", key[1]),) if key[1] is not None else ()
         shapes[key] = (len(shapes), Shape(message.kind, fixed))
     number, shape = shapes[key]
-    known = _from_header(header, message.seq).items()
+    known = from_header(header, message.seq).items()
     stated = {
         name: value
         for name, value in message.record.items()
@@ -366,7 +366,8 @@ def _read_table(payload: bytes) -> list[Shape] | None:
         return None
 
 
-def _from_header(header: Header, seq: int) -> Record:
+def from_header(header: Header, seq: int) -> Record:
+    """What every message of a frame has from its header."""
     common: Record = {
         "workflow_id": header.workflow_id,
         "producer_id": header.producer_id,
@@ -392,7 +393,7 @@ def decode_row(payload: bytes, shapes: Sequence[Shape], header: Header, seq: int
     else:
         record.update(row[1])
     campaign_id = record.get("campaign_id")  # a call may be recorded under a campaign of its own
-    record.update(_from_header(header, seq))
+    record.update(from_header(header, seq))
     if campaign_id is not None:
         record["campaign_id"] = campaign_id
     return Message(shape.kind, header.producer_id, header.workflow_id, seq, record)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from provd.common import names, wire
@@ -15,7 +15,7 @@ from provd.common.ranges import Ranges
 from provd.common.record import Message
 from provd.consumer.pieces import flawed_pieces, refused_piece
 from provd.consumer.streams import Entry
-from provd.store.interface import Quarantined, Refusal, Stored
+from provd.store.interface import Quarantined, Refusal, Store, Stored, Written
 
 
 @dataclass(slots=True)
@@ -51,6 +51,21 @@ class Batch:
         self.entries.append(entry)
         self.quarantined.append(_unreadable(entry, b"".join(entry.fields.values()), reason))
         self.size += entry.size
+
+
+def keep_books(
+    store: Store, messages: Sequence[Message], pieces: Iterable[Quarantined], written: Written
+) -> tuple[list[Quarantined], list[Stored]]:
+    """Enter into the store's books what became of a batch that was written: first what is in quarantine, the pieces and
+    what the store refused, then what it holds. Gives both. Raises `StoreUnavailable`.
+    """
+    quarantined = [*pieces, *refused_items(written.refused)]
+    if quarantined:
+        store.add_quarantined(quarantined)
+    entries = ledger(messages, written.refused)
+    if entries:
+        store.add_stored(entries)
+    return quarantined, entries
 
 
 def ledger(messages: Iterable[Message], refused: Iterable[Refusal] = ()) -> list[Stored]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from provd.common.errors import FrameError, NewerSchema
+from provd.common.errors import FrameError
 from provd.common.ranges import Ranges
 from provd.common.record import Record
 from provd.consumer.batch import ledger, refused_items
@@ -54,8 +54,6 @@ def retry_piece(
         return Retried(piece_id, Fate.ARRIVED)
     try:
         frame, body = read_piece(document, raw)
-    except NewerSchema as error:
-        return _stays(store, piece_id, document, str(error))
     except FrameError as error:
         return _stays(store, piece_id, document, str(error))
     rest = flawed_pieces(frame, body, stream=document.get("stream"), entry_id=document.get("entry_id"))

@@ -22,7 +22,7 @@ from provd.common.ranges import Ranges
 from provd.common.record import Message
 from provd.common.spool import BadLine
 from provd.common.spool_reader import SpoolFile, SpoolReader
-from provd.consumer.batch import ledger, refused_items
+from provd.consumer.batch import keep_books
 from provd.store.interface import Store, Stored
 
 #: Messages in one write, where nobody says otherwise.
@@ -144,10 +144,7 @@ class _Replay:
         stored = 0
         if batch:
             written = self.store.write(batch, received_at=clock.now_ms())
-            if written.refused:
-                self.store.add_quarantined(refused_items(written.refused))
-            entries = ledger(batch, written.refused)
-            self.store.add_stored(entries)
+            _, entries = keep_books(self.store, batch, (), written)
             self._note(entries)
             stored = written.stored
             self.refused += len(written.refused)

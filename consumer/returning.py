@@ -27,7 +27,7 @@ from provd.common.ranges import Ranges
 from provd.common.record import Message
 from provd.common.spool import TORN, read_spool
 from provd.consumer import scripts
-from provd.consumer.batch import affected, ledger, refused_items
+from provd.consumer.batch import affected, keep_books
 from provd.consumer.broker import Broker
 from provd.consumer.progress import Tally
 from provd.consumer.registry import Registry
@@ -170,17 +170,13 @@ class Returning:
         written = Written(0, 0)
         if part.messages:
             written = self._store.write(part.messages, received_at=clock.now_ms())
-        pieces = [*part.pieces, *refused_items(written.refused)]
-        if pieces:
-            self._store.add_quarantined(pieces)
-        if part.messages:
-            self._store.add_stored(ledger(part.messages, written.refused))
+        quarantined, _ = keep_books(self._store, part.messages, part.pieces, written)
         self._take_back(part)
         self._tally.add(
             brought_back=len(part.messages) + sum(map(affected, part.pieces)),
             stored=written.stored,
             duplicates=written.duplicates,
-            quarantined=sum(map(affected, pieces)),
+            quarantined=sum(map(affected, quarantined)),
         )
         file.messages += len(part.messages)
         file.workflows |= {message.workflow_id for message in part.messages}

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -19,7 +18,7 @@ from pathlib import Path
 from provd.common import values
 from provd.common.errors import SpoolError
 from provd.common.files import private_folder
-from provd.common.spool import sync_file
+from provd.common.spool import create, is_nearly_full, new_name, sub_folder, sync_file
 from provd.store.interface import Quarantined
 
 SUFFIX = ".quarantine"
@@ -32,7 +31,7 @@ class SetAside:
 
     def __init__(self, folder: Path, name: str, *, free_floor: float) -> None:
         """Nothing is touched before `write`."""
-        self._folder = folder / f"{zlib.crc32(name.encode()) & 0xFF:02x}"
+        self._folder = sub_folder(folder, name)
         self._name = name
         self._free_floor = free_floor
         self._openings = 0
@@ -86,14 +85,11 @@ class SetAside:
         if self._file >= 0:
             return
         self._openings += 1
-        random = os.urandom(3).hex()
-        self._path = self._folder / f"{self._name}.{os.getpid()}-{self._openings}-{random}{SUFFIX}.open"
+        self._path = self._folder / new_name(self._name, self._openings, f"{SUFFIX}.open")
         private_folder(self._folder)
-        disk = os.statvfs(self._folder)
-        if disk.f_blocks and disk.f_bavail / disk.f_blocks < self._free_floor:
+        if is_nearly_full(self._folder, self._free_floor):
             raise SpoolError(f"spool {self._folder}: less than {self._free_floor:.0%} of its disk is free")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW
-        self._file = os.open(self._path, flags, 0o600)
+        self._file = create(self._path)
         self._is_named = False
 
 

@@ -59,18 +59,19 @@ class Suspects:
         )
         if before < 0:
             raise NotOurs(entry.entry_id)
-        took_back = ("EVAL", scripts.CLEAR, 1, keys.suspects, entry.entry_id)
+        # What is owed to Redis afterwards: of a service that went away, and of who is told to stop, the one suspicion.
+        owed: tuple[object, ...] | None = ("EVAL", scripts.CLEAR, 1, keys.suspects, entry.entry_id)
         try:
             yield _sentence(before)
+            owed = ("HDEL", keys.suspects, entry.entry_id)
         except ServiceUnavailable:
-            self._owe(took_back)
             raise
         except Exception:
-            raise  # the store's refusal, or a fault of ours that this frame has found: it counts
-        except BaseException:
-            self._owe(took_back)  # told to stop
+            owed = None  # the store's refusal, or a fault of ours that this frame has found: it counts
             raise
-        self._owe(("HDEL", keys.suspects, entry.entry_id))
+        finally:
+            if owed is not None:
+                self._owe(owed)
 
     def settle(self) -> None:
         """Tell Redis what it has not heard yet. Raises `BrokerUnavailable`."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from provd.common import clock
 from provd.common.errors import BrokerUnavailable, ProvdError, SpoolError, StoreError, StoreUnavailable
-from provd.consumer.batch import Batch, affected, ledger, refused_items
+from provd.consumer.batch import Batch, affected, keep_books
 from provd.consumer.broker import SAFE_POLICY, Broker
 from provd.consumer.chores import Chores
 from provd.consumer.claims import Claims, Renewal
@@ -203,13 +203,8 @@ class Worker:
         return written
 
     def _keep_books(self, batch: Batch, written: Written) -> None:
-        batch.quarantined += refused_items(written.refused)
-        if batch.quarantined:
-            self._store.add_quarantined(batch.quarantined)
-        if batch.messages:
-            entries = ledger(batch.messages, written.refused)
-            self._store.add_stored(entries)
-            self._chores.note_ledger(entries)
+        batch.quarantined, entries = keep_books(self._store, batch.messages, batch.quarantined, written)
+        self._chores.note_ledger(entries)
 
     def _acknowledge(self, batch: Batch) -> None:
         self._streams.acknowledge(batch.entries, batch.receipts, store_id=self._store.identity())

@@ -45,6 +45,20 @@ class Origin:
     pid: int
     rank: int | None
 
+    def header(self, first_seq: int, count: int, *, receipt: bool = False) -> Header:
+        """The header of a frame."""
+        return Header(
+            self.producer_id,
+            self.workflow_id,
+            self.campaign_id,
+            self.hostname,
+            self.pid,
+            self.rank,
+            first_seq,
+            count,
+            receipt,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class CutFrame:
@@ -239,18 +253,8 @@ class Framer:
             self._close()
 
     def _close(self) -> None:
-        origin, frame = self._origin, self._frame
-        header = Header(
-            origin.producer_id,
-            origin.workflow_id,
-            origin.campaign_id,
-            origin.hostname,
-            origin.pid,
-            origin.rank,
-            frame.first_seq,
-            len(frame.rows),
-            self._receipt,
-        )
+        frame = self._frame
+        header = self._origin.header(frame.first_seq, len(frame.rows), receipt=self._receipt)
         body = wire.encode_body((shape for _, shape in frame.shapes.values()), frame.rows)
         self.frames.append(CutFrame(header, wire.encode_header(header), body))
         self._frame = _OpenFrame(self.next_seq)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from provd.common import ids, values, wire
-from provd.common.record import SCHEMA_VERSION, STATUSES
+from provd.common.record import STATUSES
 from provd.common.spool import encode_line, time_json
 from provd.common.wire import Header, Shape
 from provd.producer.framing import Origin
@@ -25,16 +25,7 @@ class Lines:
 
     def __init__(self, origin: Origin) -> None:
         self._producer_id = origin.producer_id
-        self._header = Header(
-            origin.producer_id,
-            origin.workflow_id,
-            origin.campaign_id,
-            origin.hostname,
-            origin.pid,
-            origin.rank,
-            1,
-            1,
-        )
+        self._header = origin.header(1, 1)
         self._tail = _tail(self._header)
         #: By identity, and the shape itself to keep that identity taken.
         self._heads: dict[int, tuple[str, Shape]] = {}
@@ -88,16 +79,7 @@ class Lines:
 
 def _tail(header: Header) -> str:
     """What every task's line ends with, up to its number."""
-    fields: dict[str, Any] = {
-        "workflow_id": header.workflow_id,
-        "producer_id": header.producer_id,
-        "hostname": header.hostname,
-        "pid": header.pid,
-        "schema_version": SCHEMA_VERSION,
-    }
-    if header.campaign_id is not None:
-        fields["campaign_id"] = header.campaign_id
-    if header.rank is not None:
-        fields["rank"] = header.rank
+    fields = wire.from_header(header, 1)
+    del fields["seq"]
     fields["kind"] = "task"
     return f',{values.to_json(fields)[1:-1]},"seq":'

@@ -150,7 +150,7 @@ def _producer_books(
         missing=left,
         tasks_ended=record.get("tasks_ended") if closed else None,
         tasks_stored=tasks_stored,
-        held=buckets["spooled"].minus(buckets["spooled"].minus(held)),
+        held=buckets["spooled"].common(held),
         dropped_reasons=_reasons(record, beat) if buckets["dropped"] else {},
     )
 
