@@ -94,6 +94,11 @@ class Producer:
             if self._sender is not None:
                 self._sender.add(channel)
 
+    def _in_use(self) -> tuple[Channel, ...]:
+        """The channels as they are now: the sender's thread lets go of some while others go through them."""
+        with self._lock:
+            return tuple(self._channels.values())
+
     def _rest(self, channel: Channel) -> bool:
         """Let go of a channel, unless it has something to say after all. Called by the sender's thread."""
         with self._lock:
@@ -220,7 +225,7 @@ class Producer:
 
     def settle(self) -> None:
         """Say what is known of the loop iterations that this thread has left."""
-        for channel in self._channels.values():
+        for channel in self._in_use():
             if channel.withheld:
                 from provd.producer.leaving import settle
 
@@ -237,7 +242,7 @@ class Producer:
         for stop in list(self.at_close):
             stop(error)
         sender, self._sender, self._closed = self._sender, None, self._sender
-        for channel in self._channels.values():
+        for channel in self._in_use():
             if not channel.is_closed:
                 channel.close(outcome_of(error))
         sender.close(self.settings.exit_drain_s)

@@ -200,6 +200,43 @@ def test_a_workflow_that_is_joined_again_after_it_was_let_go_of_repeats_no_numbe
     assert {task["used"]["n"] for task in streams.tasks()} == {0, 1, 2}
 
 
+def test_flushing_while_ended_workflows_are_let_go_of_never_raises(script: Script, streams: Streams) -> None:
+    """G1: the sender's thread lets go of channels while a thread of the program goes through them."""
+    ended = script.run(
+        """
+        import sys, threading
+        import provd
+
+        sys.setswitchinterval(1e-6)
+        ended = threading.Event()
+
+        @provd.task
+        def step(n):
+            pass
+
+        def flush():
+            while not ended.is_set():
+                provd.flush(0)
+
+        with provd.workflow("outer", workflow_id="outer"):
+            flushing = threading.Thread(target=flush)
+            flushing.start()
+            for part in range(5):
+                several = [provd.workflow("w", workflow_id=f"w{part}-{n}", own=True) for n in range(500)]
+                for each in several:
+                    each.start()
+                    step(part)
+                for each in several:
+                    each.stop()
+            ended.set()
+            flushing.join()
+        """
+    )
+
+    assert ended.stderr == ""
+    assert len(streams.tasks()) == 2500
+
+
 def test_two_workflows_of_a_process_have_no_task_id_in_common(script: Script, streams: Streams) -> None:
     """G3: every task has one id, unique for ever; also a task and its parent of another workflow."""
     script.run("""
