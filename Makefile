@@ -15,7 +15,7 @@ OTHER_TESTS := $(addprefix test-,$(OTHER_VERSIONS))
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PRECIOUS: .venv-%/.made
-.PHONY: help demo test faults replica-set sentinel cluster soak soak-quick nightly services lint types wheel-check clean $(OTHER_TESTS)
+.PHONY: help demo test faults replica-set sentinel cluster soak soak-quick bench bench-quick nightly services lint types wheel-check clean $(OTHER_TESTS)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -59,8 +59,15 @@ soak: $(VENV)/.test ## everything killed and paused at random, 200 times, while 
 soak-quick: $(VENV)/.test ## the same in small, with a fixed seed
 	$(BIN)/python -m pytest -m soak
 
+bench: $(VENV)/.test ## provd beside its peers and its floors, one table; JSON=FILE writes every sample
+	$(BIN)/python -m benchmarks $(if $(JSON),--json $(JSON)) $(TOPICS)
+
+bench-quick: $(VENV)/.test ## the same in under three minutes
+	$(BIN)/python -m benchmarks --quick $(if $(JSON),--json $(JSON)) $(TOPICS)
+
 nightly: $(VENV)/.test soak ## the long forms: the soak, ten minutes without Redis, a thousand processes, 56,000 values through every rule
 	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m benchmarks --nightly
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/unit/test_capture_properties.py
 
 clean: ## remove virtual environments, builds and caches
