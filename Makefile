@@ -87,11 +87,13 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/.made
 $(VENV)/.test: pyproject.toml | $(VENV)/.made
 	@echo "installing provd and what its tests need into $(VENV)"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --editable '.[all]' --group test --group lint
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --group crate
 	@touch $@
 
 .venv-%/.test: pyproject.toml | .venv-%/.made
 	@echo "installing provd and what its tests need into .venv-$*"
 	@.venv-$*/bin/python -m pip install $(PIP_FLAGS) --editable '.[all]' --group test
+	@.venv-$*/bin/python -m pip install $(PIP_FLAGS) --no-deps --group crate
 	@touch $@
 
 # Debian's Python has venv without ensurepip; the pip outside then installs the one inside. `--group` needs pip 25.1.

@@ -18,7 +18,7 @@ from typing import Any
 PROGRAMS = Path(__file__).parent / "programs"
 
 #: What a user's environment might say to provd or a peer must not reach a measurement.
-_FOREIGN = ("PROVD_", "FLOWCEPT_", "PYTHONPATH", "SLURM_")
+_FOREIGN = ("PROVD_", "FLOWCEPT_", "PYTHON", "SLURM_")
 
 #: Seconds after which a program counts as stuck.
 _STUCK_S = 1800.0
@@ -45,10 +45,7 @@ class Program:
     @property
     def environment(self) -> dict[str, str]:
         """The environment: ours without what is addressed to provd or a peer, and what the program is given."""
-        return {
-            **{name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)},
-            **self.env,
-        }
+        return {**clean_environment(), **self.env}
 
     def run(self) -> dict[str, Any]:
         """Start it, wait, and return what it said.
@@ -80,6 +77,11 @@ class Program:
             stdout=subprocess.PIPE,
             text=True,
         )
+
+
+def clean_environment() -> dict[str, str]:
+    """Our environment, without what is addressed to provd or a peer."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
 
 
 def interleaved(rounds: int, *subjects: Callable[[], float]) -> list[tuple[float, ...]]:

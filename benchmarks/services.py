@@ -34,7 +34,7 @@ def redis_server(**config: str) -> Iterator[RedisServer]:
 def mongo_server(*, cache_gib: float = 2.0) -> Iterator[MongoServer]:
     """A single mongod with a journal, and a cache of the size a small server gives it."""
     with scratch() as folder:
-        server = MongoServer(folder, options=("--wiredTigerCacheSizeGB", f"{cache_gib:g}"))
+        server = MongoServer(folder, cache_gib=cache_gib)
         server.start()
         try:
             yield server

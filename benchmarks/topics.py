@@ -39,6 +39,8 @@ TOPICS = (
     Topic("visibility", _FULL),
     Topic("sharing", _FULL),
     Topic("reading", _FULL),
+    Topic("lineage", _FULL),
+    Topic("export", _FULL),
     Topic("memory", _NIGHTLY),
     Topic("scale", _NIGHTLY),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Seconds without any progress after which `--exit-when-done` gives up, unless told otherwise.
 GRACE_S = 60.0
+
+#: Objects that are made and not let go again before cycles among them are searched for: about a batch of messages.
+_COLLECT_EVERY = 10_000
 
 
 def consume(
@@ -106,10 +110,19 @@ def consume(
             Consumer.open(settings, workflow_ids=workflow_ids, on_progress=status.on_progress)
         )
         wish.reaches(consumer)
+        _spare_the_collector()
         complete = _run(consumer, grace_s=grace if exit_when_done else None, say=status.say)
         status.finish(consumer.progress)
     if not complete:
         raise typer.Exit(FAILED)
+
+
+def _spare_the_collector() -> None:
+    """What start-up has made stays to the end, and a batch makes no cycles: looking through both for some, every few
+    hundred messages, costs a tenth of the consumer's time.
+    """
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY, *gc.get_threshold()[1:])
 
 
 def _run_workers(

@@ -58,7 +58,11 @@ def progress_line(progress: Progress) -> str:
         f"{progress.stored:,} stored ({progress.rate:,.0f}/s)",
         f"{human.many(progress.lag, 'frame')} waiting",
     ]
-    for count, word in ((progress.quarantined, "quarantined"), (progress.spooled, "spooled")):
+    for count, word in (
+        (progress.quarantined, "quarantined"),
+        (progress.refused, "refused"),
+        (progress.spooled, "spooled"),
+    ):
         if count:
             parts.append(f"{count:,} {word}")
     return " · ".join(parts)

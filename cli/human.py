@@ -60,6 +60,11 @@ def moment(time: datetime | None) -> str:
     return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
+def time_of_day(time: datetime | None) -> str:
+    """One local time without its date, for lines that come as things happen."""
+    return "" if time is None else time.astimezone().strftime("%H:%M:%S")
+
+
 def size(count: float) -> str:
     """Bytes, such as `256.0 KiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -9,7 +9,24 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from provd.cli import config, consume, demo, doctor, quarantine, query, replay, run, runs, status, tasks
+from provd.cli import (
+    backup,
+    config,
+    consume,
+    demo,
+    doctor,
+    export,
+    import_,
+    lineage,
+    quarantine,
+    query,
+    replay,
+    run,
+    runs,
+    status,
+    store,
+    tasks,
+)
 from provd.cli.exits import DONE, INTERRUPTED, USAGE, exit_status
 from provd.cli.output import say_error
 from provd.common.errors import ProvdError
@@ -80,7 +97,13 @@ app.command("replay")(replay.replay)
 app.command("status")(status.status)
 app.add_typer(runs.app, name="runs")
 app.command("tasks")(tasks.tasks)
+app.command("lineage")(lineage.lineage)
 app.command("query")(query.query)
+app.command("export")(export.export)
+app.command("import")(import_.import_runs)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
+app.add_typer(store.app, name="store")
 app.add_typer(quarantine.app, name="quarantine")
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")

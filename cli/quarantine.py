@@ -177,6 +177,7 @@ def _print_result(result: Retried) -> None:
     text, style = {
         Fate.STORED: (f"stored, {messages}", "green"),
         Fate.ARRIVED: ("removed, all of it had reached the store by another way", "green"),
+        Fate.GONE: ("removed: its run has been deleted", "yellow"),
         Fate.PARTLY: (f"{messages} stored, the rest stays: {result.reason}", "yellow"),
         Fate.STAYS: (f"stays: {result.reason}", "red"),
     }[result.fate]

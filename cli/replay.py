@@ -86,6 +86,8 @@ class Outcome:
     gone: int
     refused: int = 0
     removed: int = 0
+    #: Messages of deleted runs, which are not kept.
+    of_deleted_runs: int = 0
     stopped: bool = False
     sealed: Sealed = field(default_factory=Sealed)
 
@@ -133,7 +135,7 @@ def _into_store(settings: Settings, paths: Sequence[Path], *, remove: bool) -> O
         store.close()
     return Outcome(
         report.files, report.messages, report.bad_lines, report.bad_count, report.open, report.gone,
-        report.refused, report.removed, stopped=not report.complete,
+        report.refused, report.removed, report.of_deleted_runs, stopped=not report.complete,
     )  # fmt: skip
 
 
@@ -216,6 +218,8 @@ def _sentences(outcome: Outcome, into: str) -> Iterator[str]:
         yield f"{human.many(outcome.removed, 'file')} removed, being stored"
     if outcome.bad_count:
         yield f"{human.many(outcome.bad_count, 'line')} could not be read"
+    if outcome.of_deleted_runs:
+        yield f"{human.many(outcome.of_deleted_runs, 'message')} of deleted runs refused"
     if outcome.refused:
         yield f"{human.many(outcome.refused, 'message')} refused and quarantined"
 
@@ -226,6 +230,7 @@ def _document(outcome: Outcome, into: str) -> Record:
         "files": outcome.files,
         "messages": outcome.messages,
         "refused": outcome.refused,
+        "of_deleted_runs": outcome.of_deleted_runs,
         "bad_lines": [
             {"path": str(bad.path), "line": bad.number, "error": bad.error} for bad in outcome.bad_lines
         ],

@@ -14,6 +14,7 @@ from provd.query.summary import ErrorGroup, RunSummary
 #: Rows that the page shows of a long list; `--json` has them all.
 _PRODUCERS_SHOWN = 20
 _ERRORS_SHOWN = 5
+_HOSTS_SHOWN = 8
 
 #: Lines of a traceback that the page shows, the last ones.
 _TRACEBACK_LINES = 12
@@ -63,15 +64,37 @@ def _fields(summary: RunSummary) -> list[tuple[str, str]]:
         ("ended", human.moment(run.ended_at)),
         ("took", human.duration(run.duration)),
         ("user", _user(record)),
+        ("hosts", _hosts(summary)),
         ("directory", record.get("cwd", "")),
         ("command", " ".join(str(part) for part in record.get("argv", ()))),
         ("code", _code(record.get("code") or {})),
         *_environment(record.get("environment") or {}),
         ("arguments", human.pairs(record.get("args"))),
+        ("counts", ", ".join(f"{name} {_amount(amount)}" for name, amount in run.counts.items())),
         ("tags", ", ".join(str(tag) for tag in record.get("tags", ()))),
+        ("input", _shown(record, "input_fingerprint")),
+        ("code ref", "" if _is_commit(record) else _shown(record, "code_ref")),
+        ("config", _shown(record, "config_hash")),
+        ("trace", _shown(record, "trace_id")),
+        ("tenant", _shown(record, "tenant_id")),
         ("attempt", human.cell(record.get("attempt"))),
         ("after", record.get("predecessor", "")),
     ]
+
+
+def _amount(amount: float) -> str:
+    return f"{amount:,}" if isinstance(amount, int) else human.cell(amount)
+
+
+def _shown(record: Record, field: str) -> str:
+    return human.cell(record.get(field))
+
+
+def _is_commit(record: Record) -> bool:
+    """Whether the reference says what the line of the code does."""
+    code = record.get("code") or {}
+    commit = code.get("commit")
+    return bool(commit) and str(record.get("code_ref")).removesuffix("-dirty") == commit
 
 
 def _unknown(summary: RunSummary) -> str:
@@ -89,6 +112,15 @@ def _user(record: Record) -> str:
     if record.get("status") == Status.SUBMITTED.value:
         host = ""
     return f"{user}@{host}" if user and host else user or host
+
+
+def _hosts(summary: RunSummary) -> str:
+    """Where its producers ran, where that is more than one place."""
+    hosts = sorted({producer.hostname for producer in summary.producers if producer.hostname})
+    if len(hosts) < 2:
+        return ""
+    more = f" and {len(hosts) - _HOSTS_SHOWN:,} more" if len(hosts) > _HOSTS_SHOWN else ""
+    return f"{len(hosts):,}: {', '.join(hosts[:_HOSTS_SHOWN])}{more}"
 
 
 def _code(code: Record) -> str:

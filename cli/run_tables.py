@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from provd.cli import human, output
+from provd.cli.lines import Lines
 from provd.cli.output import STATUS_STYLES, Column
 from provd.common.ranges import Ranges
 from provd.query.runs import Run
@@ -57,6 +58,24 @@ def print_runs(runs: Sequence[Run]) -> None:
             row.append(f"{_others(run, statuses):,}")
         rows.append(row + (names if wide else ["/".join(name for name in names if name)]))
     output.print_table(columns, rows)
+
+
+class RunLines:
+    """One line a run, as they begin and change: when it began, and how it stands."""
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+
+    def show(self, runs: Sequence[Run]) -> None:
+        """Print some more."""
+        self._lines.show([_line(run) for run in runs])
+
+
+def _line(run: Run) -> list[str]:
+    counted = [f"{count:,} {_COUNT_HEADERS.get(status, status)}" for status, count in run.tasks.items()]
+    names = "/".join(name for name in (run.campaign_id, run.name) if name)
+    started = run.started_at.astimezone().strftime("%m-%d %H:%M:%S") if run.started_at else ""
+    return [started, run.status, run.workflow_id, human.duration(run.duration), names, ", ".join(counted)]
 
 
 def _others(run: Run, statuses: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -26,6 +27,9 @@ INTERVAL_S = 2.0
 
 #: Seconds that the store gets to answer: whoever looks wants to know now.
 _PATIENCE_S = 2.0
+
+#: An id that no workflow has: no ids would mean all.
+_NO_RUN = ""
 
 _CLEAR = "\x1b[H\x1b[2J"
 
@@ -110,8 +114,11 @@ def _look(broker: Broker | None, settings: Settings, workflow_ids: list[str], li
     from provd.common import clock
     from provd.consumer.overview import survey
 
-    with _store(settings) as store:
-        return survey(
+    with _store(settings) as opened:
+        store: Store | StoreUnavailable = opened
+        if settings.tenant_id is not None:
+            store, workflow_ids = _of_tenant(opened, settings.tenant_id, workflow_ids)
+        overview = survey(
             broker,
             store,
             at=clock.to_datetime(clock.now_ms()),
@@ -120,6 +127,20 @@ def _look(broker: Broker | None, settings: Settings, workflow_ids: list[str], li
             workflow_ids=workflow_ids,
             limit=limit,
         )
+    known = tuple(view for view in overview.workflows if view.workflow_id != _NO_RUN)
+    return replace(overview, workflows=known)
+
+
+def _of_tenant(
+    store: Store | StoreUnavailable, tenant_id: str, workflow_ids: list[str]
+) -> tuple[Store | StoreUnavailable, list[str]]:
+    """The store as the tenant sees it, and its runs: streams do not say whose they are, only the store does."""
+    from provd.query.tenant import scoped
+
+    if isinstance(store, StoreUnavailable):
+        return store, [_NO_RUN]
+    tenants = scoped(store, tenant_id)
+    return tenants, tenants.run_ids(workflow_ids) or [_NO_RUN]
 
 
 def _show(overview: Overview, *, json: bool, watch: bool) -> None:

@@ -11,11 +11,16 @@ ProvdError
 ├── FrameError (ValueError)         bytes that are not a frame of ours
 │   └── NewerSchema                 a frame written by a later version
 ├── SpoolError (OSError)            the spool cannot be written
+├── OutputError (OSError)           a file that was asked for cannot be written
+├── BadExport (ValueError)          a file to be imported that is not a whole export
+├── BadBackup (ValueError)          a folder to be restored that is not a whole backup
 ├── StoreError                      the store answers, and refuses
 │   ├── UnsafeStore                 a place where the embedded store would not be safe
+│   ├── QueryTimeout                a question took longer than it may
 │   └── UnsupportedQuery            an operator the store does not answer
 └── UsageError (ValueError)         a command asked for what does not exist
     ├── NotFound
+    │   └── Deleted                 a run that has been deleted, and left a tombstone
     └── Ambiguous
 
 None of them ever reaches the traced program (G1): the producer translates them into one warning.
@@ -93,12 +98,32 @@ class SpoolError(ProvdError, OSError):
         self.kind = kind
 
 
+class OutputError(ProvdError, OSError):
+    """A file that was asked for cannot be written; what was there before is as it was."""
+
+
+class BadExport(ProvdError, ValueError):
+    """A file to be imported is not a whole export; the message names the line."""
+
+
+class BadBackup(ProvdError, ValueError):
+    """A folder to be restored is not a whole backup; the message names the file."""
+
+
 class StoreError(ProvdError):
     """The store answers and refuses the operation."""
 
 
 class UnsafeStore(StoreError):
     """The embedded store will not run on a network file system: its locks do not hold there."""
+
+
+class QueryTimeout(StoreError):
+    """The question takes longer than its time limit; nothing is wrong with the store."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the question took longer than {seconds:g} s: narrow it, or give it more time")
+        self.seconds = seconds
 
 
 class UnsupportedQuery(StoreError, ValueError):
@@ -111,6 +136,15 @@ class UsageError(ProvdError, ValueError):
 
 class NotFound(UsageError):
     """Nothing has this id, prefix or name."""
+
+
+class Deleted(NotFound):
+    """The run has been deleted, or its deletion has begun (`finished` is false); the message says when and by whom."""
+
+    def __init__(self, text: str, *, workflow_id: str, finished: bool) -> None:
+        super().__init__(text)
+        self.workflow_id = workflow_id
+        self.finished = finished
 
 
 class Ambiguous(UsageError):

@@ -19,6 +19,7 @@ The namespace `<ns>` keeps two deployments on one Redis apart. A workflow withou
 
 Store collection   one document per
 tasks              task
+links              value that can be followed, or dependency, that a message says a task used or generated
 workflows          workflow
 producers          producer and workflow
 samples            node sample
@@ -26,13 +27,14 @@ ledger             range of sequence numbers stored, of one producer in one work
 beats              producer and workflow: its last sign of life
 consumers          consumer: what it does, and two clocks
 quarantine         message or frame that could not be stored
+tombstones         run that has been deleted
 migrations         change of the store's schema that has been made
 """
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: The one consumer group of every stream.
 GROUP = "provd"
@@ -44,6 +46,7 @@ BODY_FIELD = b"b"
 NO_CAMPAIGN = "-"
 
 TASKS = "tasks"
+LINKS = "links"
 WORKFLOWS = "workflows"
 PRODUCERS = "producers"
 SAMPLES = "samples"
@@ -51,10 +54,11 @@ LEDGER = "ledger"
 BEATS = "beats"
 CONSUMERS = "consumers"
 QUARANTINE = "quarantine"
+TOMBSTONES = "tombstones"
 MIGRATIONS = "migrations"
 
 #: Collections that people query; the others are the store's own books.
-COLLECTIONS = (TASKS, WORKFLOWS, PRODUCERS, SAMPLES, LEDGER, BEATS, CONSUMERS, QUARANTINE)
+COLLECTIONS = (TASKS, LINKS, WORKFLOWS, PRODUCERS, SAMPLES, LEDGER, BEATS, CONSUMERS, QUARANTINE, TOMBSTONES)
 
 
 def buckets_key(namespace: str) -> str:
@@ -72,8 +76,7 @@ def registry_key(namespace: str, bucket: int) -> str:
     return f"{namespace}:{{{bucket}}}:streams"
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowKeys:
+class WorkflowKeys(NamedTuple):
     """The keys of one workflow."""
 
     registry: str

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote
 
 MASK = "***"
 
@@ -48,6 +47,8 @@ def hide(text: str, url: str) -> str:
 
 def passwords_of(url: str) -> frozenset[str]:
     """The URL's credentials, as they stand in it and as the server is told them."""
+    from urllib.parse import unquote
+
     written = {password for _, password in _userinfo(url)} | {found[2] for found in _QUERY.finditer(url)}
     return frozenset(one for text in written for one in (text, unquote(text)) if one and one != MASK)
 
@@ -59,6 +60,8 @@ def unquoted_in(url: str) -> str:
 
 def with_password(url: str, password: str) -> str:
     """The URL with this password for its user, or for the default user; a password that it has already stays."""
+    from urllib.parse import quote  # brings `ipaddress`, and neither is needed to mask
+
     scheme, separator, rest = url.partition("://")
     if not separator or not password or _userinfo(url):
         return url

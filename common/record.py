@@ -13,10 +13,9 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from provd.common import clock, names
 
@@ -96,19 +95,18 @@ TASK_FIELDS = (
 WORKFLOW_FIELDS = (
     "workflow_id", "campaign_id", "parent_workflow_id", "program_id", "name", "subtype", "args", "status",
     "stderr", "traceback", "started_at", "ended_at", "duration", "user", "hostname", "argv", "cwd", "code",
-    "environment", "tags", "custom_metadata", "attempt", "predecessor", "input_fingerprint", "config_hash",
-    "tenant_id", "trace_id", "producer_id", "seq", "received_at", "schema_version",
+    "environment", "tags", "custom_metadata", "attempt", "predecessor", "input_fingerprint", "code_ref",
+    "config_hash", "tenant_id", "trace_id", "producer_id", "seq", "received_at", "schema_version",
 )  # fmt: skip
 
 PRODUCER_FIELDS = (
-    "producer_id", "workflow_id", "campaign_id", "hostname", "pid", "rank", "world_size", "scheduler", "status",
+    "producer_id", "workflow_id", "campaign_id", "campaigns", "tenant_id", "hostname", "pid", "rank", "world_size", "scheduler", "status",
     "stderr", "traceback", "started_at", "closed_at", "sent", "tasks_started", "tasks_ended", "dropped",
     "dropped_reasons", "counts", "clock_offset", "seq", "received_at", "schema_version",
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One statement, as it left its producer: where it stands in the books, and the record it states."""
 
     kind: Kind

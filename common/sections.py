@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 
 _HEAD = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
@@ -25,6 +26,12 @@ def encode(payload: bytes) -> bytes:
     """A payload as a section."""
     size = len(payload)
     return _HEAD.pack(size, zlib.crc32(payload, size)) + payload
+
+
+def encode_all(payloads: Iterable[bytes]) -> bytes:
+    """Payloads as sections, one behind the other."""
+    head, crc32 = _HEAD.pack, zlib.crc32
+    return b"".join([head(len(payload), crc32(payload, len(payload))) + payload for payload in payloads])
 
 
 def _end_of_section(body: bytes, start: int) -> int:
@@ -45,6 +52,9 @@ def decode(body: bytes, count: int) -> tuple[dict[int, bytes], list[tuple[int, i
     Behind a damaged section the next sound one is searched for byte by byte. Its number follows from the end: the
     messages between it and the closing table are known, because sections chain.
     """
+    sound = _all_sound(body)
+    if sound is not None and len(sound) == count + 2:
+        return {TABLE: sound[0]} | dict(enumerate(sound[1:-1])), []
     found: list[tuple[int, int]] = []  # (start, end) of sound sections
     gaps: list[tuple[int, int, int]] = []  # (position in `found`, start, end) of what lies between
     start, effort = 0, _SEARCH_BYTES
@@ -58,6 +68,24 @@ def decode(body: bytes, count: int) -> tuple[dict[int, bytes], list[tuple[int, i
         gaps.append((len(found), start, behind))
         start = behind
     return _number_sections(body, count, found, gaps)
+
+
+def _all_sound(body: bytes) -> list[bytes] | None:
+    """The payloads of a body without damage, or None: nearly every body, in half the time of the search."""
+    head, crc32, size = _HEAD.unpack_from, zlib.crc32, len(body)
+    payloads: list[bytes] = []
+    end = 0
+    while end < size:
+        start = end + _HEAD.size
+        if start > size:
+            return None
+        length, crc = head(body, end)
+        end = start + length
+        payload = body[start:end]
+        if not length or end > size or crc32(payload, length) != crc:
+            return None
+        payloads.append(payload)
+    return payloads
 
 
 def _next_sound(body: bytes, start: int, effort: int) -> tuple[int, int]:
@@ -81,8 +109,6 @@ def _number_sections(
     body: bytes, count: int, found: list[tuple[int, int]], gaps: list[tuple[int, int, int]]
 ) -> tuple[dict[int, bytes], list[tuple[int, int, bytes]]]:
     payloads = [body[start + _HEAD.size : end] for start, end in found]
-    if not gaps and len(payloads) == count + 2:
-        return {-1: payloads[0]} | dict(enumerate(payloads[1:-1])), []
     if len(gaps) != 1:
         return _give_up(body, count, payloads, found, gaps)
     before, start, end = gaps[0]

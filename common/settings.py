@@ -72,6 +72,10 @@ class Settings:
         None, "the workflow to join; `auto` makes one id per scheduler job and step"
     )
     campaign_id: str | None = _setting(None, "the campaign that workflows of this process belong to")
+    tenant_id: str | None = _setting(
+        None,
+        "whose records these are: written into every record, and all that reading commands show; not set: all",
+    )
     record_variables: str | None = _setting(
         None, "environment variables that workflows record, comma separated; none but the allowlist otherwise"
     )
@@ -406,7 +410,7 @@ def _check_meaning(key: str, origin: Origin, value: Any, said: str) -> None:
         _check_url(value, STORE_SCHEMES, said)
     elif key == "durability" and value not in DURABILITIES:
         raise SettingsError(f"{said}: use {' or '.join(DURABILITIES)}")
-    elif key in ("workflow_id", "campaign_id", "namespace"):
+    elif key in ("workflow_id", "campaign_id", "tenant_id", "namespace"):
         try:
             check_id(value, origin.source)
         except InvalidId as error:

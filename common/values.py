@@ -38,7 +38,8 @@ _BASES: tuple[Any, ...] = (bool, int, float, str, bytes, dict, list, tuple)
 
 _TAGS = frozenset({"~int", "~str", "~map"})
 
-_JSON = frozenset({type(None), bool, float})
+#: Types that go into JSON as they are, or by the encoder's own question what to make of them.
+_JSON = frozenset({type(None), bool, float, bytes, datetime})
 
 _PLAIN = frozenset({type(None), bool, float, bytes, datetime})
 
@@ -105,7 +106,7 @@ def to_json(value: Any) -> str:
 def _make_encode() -> Callable[[Any], str]:
     """JSON's own encoder, made once: `JSONEncoder.encode` makes one of C for each call, which costs as much as it."""
     encoder = json.JSONEncoder(
-        ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+        ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False, default=_to_extended
     )
     quote: Any = getattr(json.encoder, "encode_basestring", None)
     make: Any = getattr(json.encoder, "c_make_encoder", None)
@@ -117,9 +118,6 @@ def _make_encode() -> Callable[[Any], str]:
     return lambda value: "".join(encode(value, 0))
 
 
-_encode = _make_encode()
-
-
 def from_json(text: str | bytes) -> Any:
     """Undo `to_json`; raises `ValueError` for what is not JSON or holds a tag with a senseless body."""
     try:
@@ -129,7 +127,7 @@ def from_json(text: str | bytes) -> Any:
 
 
 def _is_json(value: Any) -> bool:
-    """Whether JSON holds this as it is; floats that are no numbers aside."""
+    """Whether JSON holds this as it is, but for dates and bytes; floats that are no numbers aside."""
     return _are_json((value,))
 
 
@@ -198,6 +196,9 @@ def _to_extended(value: Any) -> Any:
     if kind is datetime:
         return {"$date": clock.to_iso(clock.from_datetime(value))}
     return value
+
+
+_encode = _make_encode()
 
 
 def _from_extended(document: dict[str, Any]) -> Any:

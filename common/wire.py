@@ -14,7 +14,7 @@ Invariants:
   returns a `Flaw` with the raw bytes.
 
 Entry fields: `h` = crc32 (u32, little-endian) + msgpack [version, producer_id, workflow_id, campaign_id, hostname,
-pid, rank, first_seq, count, extra{receipt}]; `b` = the sections.
+pid, rank, first_seq, count, extra{receipt, tenant_id}]; `b` = the sections.
 
 Shape: [kind, fixed{}, used names or nil, generated names or nil].
 Row of a task: [shape, counter or task id, parent counter or task id or nil, started_at or nil, duration or nil,
@@ -31,35 +31,43 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
 
 from provd.common import ids, sections
-from provd.common.errors import FrameError, NewerSchema
+from provd.common.errors import FrameError, InvalidId, NewerSchema
+from provd.common.packing import UNPACK_ERRORS, new_packer, pack, pack_foreign, pack_odd_map, unpack
 from provd.common.record import RANKS, SCHEMA_VERSION, SEQ_MAX, STATUSES, Kind, Message, Record
 
+#: The names of `packing` among them: who reads and writes frames has values to pack.
+__all__ = [
+    "UNPACK_ERRORS",
+    "Flaw",
+    "Frame",
+    "Header",
+    "Shape",
+    "decode",
+    "decode_header",
+    "decode_row",
+    "encode_body",
+    "encode_header",
+    "encode_messages",
+    "from_header",
+    "new_packer",
+    "pack",
+    "pack_foreign",
+    "pack_odd_map",
+    "unpack",
+]
+
 _CRC = struct.Struct("<I")
-_EXT_INT = 1
-_EXT_MAP = 2
-
-#: Bytes a packer for one value begins with; msgpack's own 256 KiB cost more than the packing.
-_SMALL = 1024
-
-#: Odd maps inside one another; a record's values are at most 24 deep.
-_ODD_DEPTH_MAX = 32
-
-#: Bytes that are unpacked as they come; longer ones are walked once before.
-_UNWALKED_MAX = 4096
 
 #: Bytes that the rows of one frame may repeat of its table: more is a small frame that becomes a large one. A frame of
 #: ours has a few MiB of them.
 _SHARED_MAX = 256 << 20
-
-#: What reading bytes that are not ours may raise.
-UNPACK_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,8 @@ class Header:
     count: int
     #: Whether the producer waits for the store's receipt before it lets go of its own copy (`durability: disk`).
     receipt: bool = False
+    #: Whose the messages are, where several tenants share the services.
+    tenant_id: str | None = None
 
     @property
     def last_seq(self) -> int:
@@ -118,72 +128,6 @@ class Shape:
         object.__setattr__(self, "packed", packed)
 
 
-# --- packing ---------------------------------------------------------------------------------------------------
-
-
-def pack_foreign(value: Any) -> Any:
-    """Msgpack's hook for what it has no type for: ints outside 64 bits."""
-    if isinstance(value, int):
-        return msgpack.ExtType(_EXT_INT, hex(value).encode())
-    raise TypeError(f"{type(value).__name__} is not a value of a record")
-
-
-def pack_odd_map(items: Mapping[Any, Any]) -> Any:
-    """A map some of whose keys are containers, as the extension that carries it."""
-    return msgpack.ExtType(_EXT_MAP, pack([[key, value] for key, value in items.items()]))
-
-
-def new_packer() -> msgpack.Packer:
-    """A packer for the values of a record. Not for use by two threads at once."""
-    return msgpack.Packer(default=pack_foreign, datetime=True, unicode_errors="surrogatepass")
-
-
-def pack(value: Any) -> bytes:
-    """Pack one value; raises `TypeError` for what is not a value of a record."""
-    return msgpack.packb(  # type: ignore[no-any-return]
-        value, default=pack_foreign, datetime=True, unicode_errors="surrogatepass", buf_size=_SMALL
-    )
-
-
-def _extension_at(depth: int) -> Callable[[int, bytes], Any]:
-    """Msgpack's hook inside this many odd maps: without a bound, a few KiB of them exhaust the C stack."""
-
-    def read(code: int, data: bytes) -> Any:
-        if code == _EXT_INT:
-            return int(data, 16)
-        if code != _EXT_MAP:
-            raise ValueError(f"unknown extension type {code}")
-        if depth == _ODD_DEPTH_MAX:
-            raise ValueError("maps inside one another without end")
-        from provd.common.values import as_key  # rare: it would bring `json` into every producer's start
-
-        return {as_key(pair[0]): pair[1] for pair in _unpack(data, _HOOKS[depth + 1])}
-
-    return read
-
-
-_HOOKS = tuple(map(_extension_at, range(_ODD_DEPTH_MAX + 1)))
-
-
-def unpack(data: bytes) -> Any:
-    """Unpack one value; what is allocated is bounded by the data at hand, whatever lengths it claims."""
-    return _unpack(data, _HOOKS[0])
-
-
-def _unpack(data: bytes, hook: Callable[[int, bytes], Any]) -> Any:
-    if len(data) > _UNWALKED_MAX:
-        # Each array inside an array may claim as many items as there are bytes: see them all before making room.
-        walker = msgpack.Unpacker(max_buffer_size=0)
-        walker.feed(data)
-        try:
-            walker.skip()
-        except msgpack.OutOfData:
-            raise ValueError("it claims more items than it has") from None
-    return msgpack.unpackb(
-        data, ext_hook=hook, timestamp=3, strict_map_key=False, unicode_errors="surrogatepass"
-    )
-
-
 # --- encoding --------------------------------------------------------------------------------------------------
 
 
@@ -200,7 +144,8 @@ def encode_header(header: Header) -> bytes:
             header.rank,
             header.first_seq,
             header.count,
-            {"receipt": True} if header.receipt else {},
+            ({"receipt": True} if header.receipt else {})
+            | ({"tenant_id": header.tenant_id} if header.tenant_id is not None else {}),
         ]
     )
     return _CRC.pack(zlib.crc32(packed)) + packed
@@ -212,7 +157,7 @@ def encode_body(shapes: Iterable[Shape], rows: Iterable[bytes]) -> bytes:
     table = sections.encode(
         msgpack.Packer().pack_array_header(len(shapes)) + b"".join(shape.packed for shape in shapes)
     )
-    return b"".join([table, *map(sections.encode, rows), table])
+    return b"".join([table, sections.encode_all(rows), table])
 
 
 def encode_messages(
@@ -236,10 +181,22 @@ def encode_messages(
         first.seq,
         len(messages),
         receipt,
+        _tenant_of(messages),
     )
     shapes: dict[tuple[Any, ...], tuple[int, Shape]] = {}
     rows = [_message_row(message, header, shapes) for message in messages]
     return encode_header(header), encode_body((shape for _, shape in shapes.values()), rows)
+
+
+def _tenant_of(messages: Sequence[Message]) -> str | None:
+    """Whose they all are; None where a header cannot say it, and the rows do."""
+    tenant_id: Any = messages[0].record.get("tenant_id")
+    try:
+        ids.check_id(tenant_id, "tenant id")
+    except InvalidId:
+        return None
+    known: str = tenant_id
+    return known if all(message.record.get("tenant_id") == known for message in messages) else None
 
 
 def _message_row(message: Message, header: Header, shapes: dict[tuple[Any, ...], tuple[int, Shape]]) -> bytes:
@@ -312,9 +269,10 @@ def decode(header_field: bytes, body_field: bytes) -> Frame:
         )
     messages: list[Message] = []
     flaws = [_flaw(header, first, last, raw, "damaged on the way") for first, last, raw in lost]
+    read = _Rows(shapes, header).read
     for index, payload in payloads.items():
         try:
-            messages.append(decode_row(payload, shapes, header, header.first_seq + index))
+            messages.append(read(payload, header.first_seq + index))
         except UNPACK_ERRORS as error:
             flaws.append(_flaw(header, index, index, payload, f"not a message: {error}"))
     return Frame(header, tuple(messages), tuple(sorted(flaws, key=lambda flaw: flaw.first_seq)))
@@ -340,11 +298,16 @@ def decode_header(data: bytes) -> Header:
         ids.check_id(producer_id, "producer id")
         if first_seq < 1 or count < 1 or first_seq + count > SEQ_MAX:
             raise ValueError(f"{count} messages from seq {first_seq}")
+        extra = rest[8] if len(rest) > 8 and isinstance(rest[8], dict) else {}
+        tenant_id = extra.get("tenant_id")
+        if tenant_id is not None:
+            ids.check_id(tenant_id, "tenant id")
     except ValueError as error:
         raise FrameError(f"the frame's header makes no sense: {error}") from error
-    extra = rest[8] if len(rest) > 8 and isinstance(rest[8], dict) else {}
     receipt = extra.get("receipt") is True
-    return Header(producer_id, workflow_id, campaign_id, hostname, pid, rank, first_seq, count, receipt)
+    return Header(
+        producer_id, workflow_id, campaign_id, hostname, pid, rank, first_seq, count, receipt, tenant_id
+    )
 
 
 def _flaw(header: Header, first: int, last: int, raw: bytes, reason: str) -> Flaw:
@@ -380,46 +343,88 @@ def from_header(header: Header, seq: int) -> Record:
         common["campaign_id"] = header.campaign_id
     if header.rank is not None:
         common["rank"] = header.rank
+    if header.tenant_id is not None:
+        common["tenant_id"] = header.tenant_id
     return common
 
 
 def decode_row(payload: bytes, shapes: Sequence[Shape], header: Header, seq: int) -> Message:
     """Read one message of a frame. Raises one of `UNPACK_ERRORS` for what is none."""
-    row = unpack(payload)
-    shape = shapes[row[0]]
-    record: Record = dict(shape.fixed)
-    if shape.kind is Kind.TASK:
-        _read_task(row, shape, header, record)
-    else:
-        record.update(row[1])
-    campaign_id = record.get("campaign_id")  # a call may be recorded under a campaign of its own
-    record.update(from_header(header, seq))
-    if campaign_id is not None:
-        record["campaign_id"] = campaign_id
-    return Message(shape.kind, header.producer_id, header.workflow_id, seq, record)
+    return _Rows(shapes, header).read(payload, seq)
 
 
-def _read_task(row: list[Any], shape: Shape, header: Header, record: Record) -> None:
-    _, task, parent, started_at, duration, rank, used, generated = row[:8]
-    record["task_id"] = _long_task(header.producer_id, task)
-    if parent is not None:
-        record["parent_task_id"] = _long_task(header.producer_id, parent)
-    record["status"] = STATUSES[rank]
-    if started_at is not None:
-        record["started_at"] = started_at
-        if duration is not None:
+class _Rows:
+    """Reads the rows of a frame; what they share by header and table is prepared once, and copied in C."""
+
+    __slots__ = ("_known", "_producer_id", "_shapes", "_workflow_id")
+
+    def __init__(self, shapes: Sequence[Shape], header: Header) -> None:
+        self._producer_id = header.producer_id
+        self._workflow_id = header.workflow_id
+        self._known = from_header(header, header.first_seq)
+        self._shapes = [(shape, dict(shape.fixed), self._plain(shape)) for shape in shapes]
+
+    def _plain(self, shape: Shape) -> Record | None:
+        """The record of a task that began, ended and returned, and has nothing unusual: nearly every one."""
+        if shape.kind is not Kind.TASK:
+            return None
+        names = ("task_id", "status", "started_at", "ended_at", "duration", "used", "generated")
+        record = dict(shape.fixed) | dict.fromkeys(names)
+        self._sign(record, 0)
+        return record
+
+    def _sign(self, record: Record, seq: int) -> None:
+        """Say what the header says."""
+        campaign_id = record.get("campaign_id")  # a call may be recorded under a campaign of its own
+        record.update(self._known)
+        record["seq"] = seq
+        if campaign_id is not None:
+            record["campaign_id"] = campaign_id
+
+    def read(self, payload: bytes, seq: int) -> Message:
+        """One message. Raises one of `UNPACK_ERRORS`."""
+        row = unpack(payload)
+        shape, fixed, plain = self._shapes[row[0]]
+        if plain is not None and len(row) == 8 and row[2] is None and None not in row[3:]:
+            record = plain.copy()
+            _, task, _, started_at, duration, rank, used, generated = row
+            record["task_id"] = self._task_id(task)
+            record["status"] = STATUSES[rank]
+            record["started_at"] = started_at
             record["ended_at"] = started_at + round(duration * 1000)
-    if duration is not None:
-        record["duration"] = duration
-    record["used"] = _named(shape.used_names, used)
-    if generated is not None:
-        record["generated"] = _named(shape.generated_names, generated)
-    if len(row) > 8:
-        record.update(row[8])
+            record["duration"] = duration
+            record["used"] = _named(shape.used_names, used)
+            record["generated"] = _named(shape.generated_names, generated)
+            record["seq"] = seq
+            return Message(shape.kind, self._producer_id, self._workflow_id, seq, record)
+        record = fixed.copy()
+        if shape.kind is Kind.TASK:
+            self._read_task(row, shape, record)
+        else:
+            record.update(row[1])
+        self._sign(record, seq)
+        return Message(shape.kind, self._producer_id, self._workflow_id, seq, record)
 
+    def _read_task(self, row: list[Any], shape: Shape, record: Record) -> None:
+        _, task, parent, started_at, duration, rank, used, generated = row[:8]
+        record["task_id"] = self._task_id(task)
+        if parent is not None:
+            record["parent_task_id"] = self._task_id(parent)
+        record["status"] = STATUSES[rank]
+        if started_at is not None:
+            record["started_at"] = started_at
+            if duration is not None:
+                record["ended_at"] = started_at + round(duration * 1000)
+        if duration is not None:
+            record["duration"] = duration
+        record["used"] = _named(shape.used_names, used)
+        if generated is not None:
+            record["generated"] = _named(shape.generated_names, generated)
+        if len(row) > 8:
+            record.update(row[8])
 
-def _long_task(producer_id: str, task: int | str) -> str:
-    return ids.task_id(producer_id, task) if isinstance(task, int) else str(task)
+    def _task_id(self, task: int | str) -> str:
+        return ids.task_id(self._producer_id, task) if isinstance(task, int) else str(task)
 
 
 def _named(names: tuple[str, ...] | None, values: Any) -> Record:

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from provd.common import clock, names
+from provd.common import names
 from provd.consumer.broker import Broker
+from provd.consumer.pace import Pace
 from provd.consumer.progress import Tally
 
-#: Seconds between two looks, and how much longer than the last look the pause is at least.
+#: Seconds between two looks, at least.
 _PAUSE_S = 4.0
-_PAUSE_PER_COST = 20.0
 
 #: Streams in one request.
 _AT_ONCE = 500
@@ -44,13 +44,15 @@ class Backlog:
     def __init__(self, broker: Broker, tally: Tally) -> None:
         self._broker = broker
         self._tally = tally
-        self._due = 0.0
+        self._pace = Pace(_PAUSE_S)
 
     def look(self, lengths: Mapping[str, int]) -> None:
         """If it is time, look closely at streams of known lengths. Raises `BrokerUnavailable`."""
-        started = clock.monotonic()
-        if started < self._due:
-            return
+        if self._pace.is_due:
+            with self._pace.doing():
+                self._look(lengths)
+
+    def _look(self, lengths: Mapping[str, int]) -> None:
         found = look_at(self._broker, lengths).values()
         memory = self._broker.memory()
         self._tally.see_redis(
@@ -59,8 +61,6 @@ class Backlog:
             memory_used=memory.used,
             memory_limit=memory.limit,
         )
-        now = clock.monotonic()
-        self._due = now + max(_PAUSE_S, _PAUSE_PER_COST * (now - started))
 
 
 def look_at(broker: Broker, lengths: Mapping[str, int]) -> dict[str, Waiting]:

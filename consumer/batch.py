@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from provd.common import names, wire
@@ -16,6 +16,7 @@ from provd.common.record import Message
 from provd.consumer.pieces import flawed_pieces, refused_piece
 from provd.consumer.streams import Entry
 from provd.store.interface import Quarantined, Refusal, Store, Stored, Written
+from provd.store.tombstones import living
 
 
 @dataclass(slots=True)
@@ -59,10 +60,13 @@ def keep_books(
     """Enter into the store's books what became of a batch that was written: first what is in quarantine, the pieces and
     what the store refused, then what it holds. Gives both. Raises `StoreUnavailable`.
     """
+    kept = living(messages, written.gone) if written.gone else messages
     quarantined = [*pieces, *refused_items(written.refused)]
+    if written.gone:
+        quarantined = [piece for piece in quarantined if piece.workflow_id not in written.gone]
     if quarantined:
         store.add_quarantined(quarantined)
-    entries = ledger(messages, written.refused)
+    entries = ledger(kept, written.refused)
     if entries:
         store.add_stored(entries)
     return quarantined, entries
@@ -71,15 +75,36 @@ def keep_books(
 def ledger(messages: Iterable[Message], refused: Iterable[Refusal] = ()) -> list[Stored]:
     """The ledger's ranges for messages that the store has taken."""
     without = {_place(refusal.message) for refusal in refused}
-    numbers: dict[tuple[str, str], list[int]] = {}
-    for message in messages:
-        if not without or _place(message) not in without:
-            numbers.setdefault((message.producer_id, message.workflow_id), []).append(message.seq)
+    spans: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for first, last in _runs(messages if not without else _kept(messages, without)):
+        spans.setdefault((first.producer_id, first.workflow_id), []).append((first.seq, last.seq))
     return [
         Stored(producer_id, workflow_id, first, last)
-        for (producer_id, workflow_id), seqs in numbers.items()
-        for first, last in Ranges.of_numbers(seqs)
+        for (producer_id, workflow_id), found in spans.items()
+        for first, last in Ranges.of(found)
     ]
+
+
+def _kept(messages: Iterable[Message], without: Container[tuple[str, str, int]]) -> Iterator[Message]:
+    return (message for message in messages if _place(message) not in without)
+
+
+def _runs(messages: Iterable[Message]) -> Iterator[tuple[Message, Message]]:
+    """The first and the last of messages that follow each other in one producer's numbering, as they do in frames."""
+    first = last = None
+    for message in messages:
+        if (
+            last is None
+            or message.seq != last.seq + 1
+            or message.producer_id != last.producer_id
+            or message.workflow_id != last.workflow_id
+        ):
+            if first is not None and last is not None:
+                yield first, last
+            first = message
+        last = message
+    if first is not None and last is not None:
+        yield first, last
 
 
 def refused_items(refusals: Iterable[Refusal]) -> list[Quarantined]:

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from provd.common import clock, names, wire
 from provd.common.ranges import Ranges
 from provd.common.record import SEQ_MAX
+from provd.consumer import scripts
 from provd.consumer.broker import Broker
 from provd.consumer.progress import Producers
 from provd.store.interface import Beat, Store
 
 log = logging.getLogger("provd.consumer")
 
-#: Workflows in one request.
+#: Workflows in one script, and scripts in one request.
 _AT_ONCE = 200
+_PIECES = 16
 
 
 class Beats:
@@ -43,12 +45,19 @@ class Beats:
         self._said = {stream: said for stream, said in self._said.items() if stream in known}
         return self.copy_these(wanted)
 
-    def copy_these(self, streams: Sequence[str]) -> int:
+    def copy_these(self, streams: Iterable[str]) -> int:
         """Copy what is new of some of the streams; what is known of the others stays."""
-        copied = 0
-        for start in range(0, len(streams), _AT_ONCE):
-            copied += self._copy_some(streams[start : start + _AT_ONCE])
-        return copied
+        by_bucket: dict[str, list[str]] = {}
+        for stream in streams:
+            by_bucket.setdefault(stream.partition(":stream:")[0], []).append(stream)
+        pieces = [
+            bucket[start : start + _AT_ONCE]
+            for bucket in by_bucket.values()
+            for start in range(0, len(bucket), _AT_ONCE)
+        ]
+        return sum(
+            self._copy_some(pieces[start : start + _PIECES]) for start in range(0, len(pieces), _PIECES)
+        )
 
     @property
     def producers(self) -> Producers:
@@ -58,15 +67,14 @@ class Beats:
             dropped.update(said.dropped)
         return Producers(sum(said.spooled for said in self._said.values()), dict(dropped))
 
-    def _copy_some(self, streams: Sequence[str]) -> int:
-        keys = [names.WorkflowKeys.of_stream(stream) for stream in streams]
-        replies = self._broker.run([("HGETALL", key) for k in keys for key in (k.beats, k.spooled)])
+    def _copy_some(self, pieces: Sequence[Sequence[str]]) -> int:
+        """Copy what is new of some streams, in pieces of one bucket each."""
+        replies = self._broker.run([_signs_command(piece) for piece in pieces])
         beats: list[Beat] = []
         changed: dict[str, list[Any]] = {}
         now = self._broker.now_ms()
-        for index, stream in enumerate(streams):
-            found = [self._broker.sound(reply) for reply in replies[2 * index : 2 * index + 2]]
-            if any(found) and found != self._copied.get(stream):
+        for stream, found in _signs(pieces, map(self._broker.sound, replies)):
+            if found != self._copied.get(stream):
                 changed[stream] = found
                 read = list(_read(names.workflow_of_stream(stream), _texts(found[0]), _texts(found[1]), now))
                 self._said[stream] = _said(read)
@@ -75,6 +83,18 @@ class Beats:
             self._store.put_beats(beats)
         self._copied |= changed
         return len(beats)
+
+
+def _signs_command(streams: Sequence[str]) -> tuple[object, ...]:
+    keys = [key for k in map(names.WorkflowKeys.of_stream, streams) for key in (k.beats, k.spooled)]
+    return ("EVAL", scripts.SIGNS, len(keys), *keys)
+
+
+def _signs(pieces: Sequence[Sequence[str]], replies: Iterable[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Streams that have signs of life, with their beats and what is spooled of theirs."""
+    for streams, reply in zip(pieces, replies, strict=True):
+        for place in range(0, len(reply), 3):
+            yield streams[reply[place]], reply[place + 1 : place + 3]
 
 
 def _read(
@@ -131,6 +151,5 @@ def _count(value: Any) -> int:
     return count
 
 
-def _texts(reply: list[Any] | Mapping[bytes, bytes]) -> dict[str, bytes]:
-    pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    return {key.decode("utf-8", "replace"): value for key, value in pairs}
+def _texts(flat: Sequence[bytes]) -> dict[str, bytes]:
+    return {key.decode("utf-8", "replace"): value for key, value in zip(flat[::2], flat[1::2], strict=True)}

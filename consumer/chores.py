@@ -1,4 +1,7 @@
-"""What a consumer does now and then, between batches: tell how it goes, copy heartbeats, retire what has ended."""
+"""What a consumer does now and then, between batches: tell how it goes, copy heartbeats, retire what has ended.
+
+- Each of it takes a bounded share of the time, however many streams there are (`Pace`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from provd.consumer.absent import Absent
 from provd.consumer.backlog import Backlog
 from provd.consumer.beats import Beats
 from provd.consumer.compaction import Compaction
+from provd.consumer.pace import Pace
 from provd.consumer.presence import Presence
 from provd.consumer.progress import Progress, Tally
 from provd.consumer.registry import Registry
@@ -16,9 +20,11 @@ from provd.consumer.retirement import Retirement
 from provd.consumer.streams import Streams
 from provd.store.interface import Stored
 
-#: Seconds between two reports of progress, two copies of heartbeats, two looks for ended workflows.
+#: Seconds between two reports of progress, two copies of heartbeats, two looks for ended workflows, at least. A consumer
+#: whose mark is half a minute old reads as silent (`overview`): its copies of heartbeats come before that.
 _TELL_S = 0.5
 _BEATS_S = 3.0
+_BEATS_LONGEST_S = 20.0
 _MEASURE_S = 2.0
 
 #: While many workflows have ended at once, looks are closer: a pause is this much longer than the look before it.
@@ -52,7 +58,9 @@ class Chores:
         self._compaction = compaction
         self._absent = absent
         self._on_progress = on_progress
-        self._told = self._copied = self._measured = 0.0
+        self._told = 0.0
+        self._copying = Pace(_BEATS_S, longest_s=_BEATS_LONGEST_S)
+        self._measuring = Pace(_MEASURE_S)
         #: Heartbeats that brought something new, so far.
         self.beats_seen = 0
 
@@ -64,19 +72,19 @@ class Chores:
 
     def do(self) -> None:
         """Do what is due. Raises when a service is away."""
-        if clock.monotonic() - self._copied >= _BEATS_S:
-            self._copy()
-        if clock.monotonic() - self._measured >= _MEASURE_S:
-            lengths = self.measure()
-            self._backlog.look(lengths)
-            self._compaction.look(lengths)
-            self._absent.look(lengths)
-            started = clock.monotonic()
-            self._retirement.look(lengths)
-            self._measured = clock.monotonic()
+        if self._copying.is_due:
+            with self._copying.doing():
+                self._copy()
+        if self._measuring.is_due:
+            with self._measuring.doing():
+                lengths = self.measure()
+                self._backlog.look(lengths)
+                self._compaction.look(lengths)
+                self._absent.look(lengths)
+                started = clock.monotonic()
+                self._retirement.look(lengths)
             if self._retirement.has_more:
-                pause = _RETIRING_PAUSE * (self._measured - started)
-                self._measured -= max(0.0, _MEASURE_S - pause)
+                self._measuring.hasten(_RETIRING_PAUSE * (clock.monotonic() - started))
 
     def finish(self) -> None:
         """Do what makes the store's picture whole at the end of a run. Raises when a service is away."""
@@ -109,4 +117,3 @@ class Chores:
         self.beats_seen += self._beats.copy(self._registry.streams)
         self._presence.mark(at, state)
         self._tally.see_producers(self._beats.producers)
-        self._copied = clock.monotonic()

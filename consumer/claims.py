@@ -39,7 +39,7 @@ _HOLD_OFF_S = 2 * LONGEST_PAUSE_S
 #: Ids in one script.
 _IDS = 1000
 
-#: Streams in one request.
+#: Streams in one request, or one script.
 _AT_ONCE = 500
 
 
@@ -68,7 +68,7 @@ class Claims:
             return 0
         self._due = clock.monotonic() + self._pause_s
         self._registry.refresh()
-        streams = self._registry.streams
+        streams = self._of_others()
         taken = 0
         for start in range(0, len(streams), _AT_ONCE):
             part = streams[start : start + _AT_ONCE]
@@ -78,6 +78,18 @@ class Claims:
                     self._streams.rewind(stream)
                     taken += reply
         return taken
+
+    def _of_others(self) -> list[str]:
+        """The streams in which others have frames pending: few among thousands."""
+        chunks = self._registry.pieces(_AT_ONCE)
+        replies = self._broker.run(
+            [("EVAL", scripts.OF_OTHERS, len(chunk), *chunk, names.GROUP, self._consumer) for chunk in chunks]
+        )
+        return [
+            chunk[place]
+            for chunk, reply in zip(chunks, replies, strict=True)
+            for place in self._broker.sound(reply)
+        ]
 
     def hold_off(self) -> None:
         """A service was away: give the others the time to come back before taking anything from them."""

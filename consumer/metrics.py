@@ -23,6 +23,7 @@ METRICS = {
     "provd_consumer_stored_total": "Messages that made or changed a document",
     "provd_consumer_duplicates_total": "Messages that changed nothing, having come before",
     "provd_consumer_quarantined_total": "Messages put into quarantine",
+    "provd_consumer_refused_total": "Messages of deleted runs, which are not kept",
     "provd_consumer_spooled_total": "Messages put into the consumer's own spool while the store was away",
     "provd_consumer_brought_back_total": "Messages taken back out of the consumer's own spool",
     "provd_consumer_spool_bytes": "Bytes in the consumer's own spool that are not in the store yet",
@@ -41,7 +42,7 @@ METRICS = {
     "provd_producers_dropped_messages": "Messages that producers say they dropped, by reason",
 }
 
-_COUNTERS = ("received", "stored", "duplicates", "quarantined", "spooled", "brought_back")
+_COUNTERS = ("received", "stored", "duplicates", "quarantined", "refused", "spooled", "brought_back")
 
 
 class Metrics:

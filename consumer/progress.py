@@ -62,6 +62,8 @@ class Progress:
     stored: int = 0
     duplicates: int = 0
     quarantined: int = 0
+    #: Messages of deleted runs, which are not kept.
+    refused: int = 0
     spooled: int = 0
     #: Messages taken back out of the consumer's own spool.
     brought_back: int = 0
@@ -113,6 +115,7 @@ class Tally:
         stored: int = 0,
         duplicates: int = 0,
         quarantined: int = 0,
+        refused: int = 0,
         spooled: int = 0,
         brought_back: int = 0,
         batches: int = 0,
@@ -126,6 +129,7 @@ class Tally:
             stored=now.stored + stored,
             duplicates=now.duplicates + duplicates,
             quarantined=now.quarantined + quarantined,
+            refused=now.refused + refused,
             spooled=now.spooled + spooled,
             brought_back=now.brought_back + brought_back,
             batches=now.batches + batches,

@@ -28,6 +28,8 @@ class Fate(str, Enum):
     ARRIVED = "arrived"
     PARTLY = "partly"
     STAYS = "stays"
+    #: Its run has been deleted, and it with it.
+    GONE = "deleted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,9 @@ def retry_piece(
         return _stays(store, piece_id, document, str(error))
     rest = flawed_pieces(frame, body, stream=document.get("stream"), entry_id=document.get("entry_id"))
     written = store.write(frame.messages, received_at=now())
+    if written.gone:
+        store.drop_quarantined([piece_id])
+        return Retried(piece_id, Fate.GONE)
     rest += refused_items(written.refused)
     stored = len(frame.messages) - len(written.refused)
     if not stored:

@@ -50,6 +50,8 @@ class ReplayReport:
     stored: int = 0
     duplicates: int = 0
     refused: int = 0
+    #: Messages of deleted runs, which are not kept: they are settled.
+    of_deleted_runs: int = 0
     bad_lines: tuple[BadLine, ...] = ()
     complete: bool = True
     bad_count: int = 0
@@ -97,6 +99,7 @@ def replay_into_store(
         stored=replay.stored,
         duplicates=replay.duplicates,
         refused=replay.refused,
+        of_deleted_runs=replay.of_deleted_runs,
         bad_lines=tuple(reader.bad),
         complete=not stopped,
         bad_count=reader.bad_count,
@@ -119,6 +122,7 @@ class _Replay:
     stored: int = 0
     duplicates: int = 0
     refused: int = 0
+    of_deleted_runs: int = 0
     removed: int = 0
     _batch: list[Message] = field(default_factory=list)
     _taken: int = 0
@@ -148,7 +152,9 @@ class _Replay:
             self._note(entries)
             stored = written.stored
             self.refused += len(written.refused)
-            self.duplicates -= len(written.refused)
+            gone = sum(written.gone.values())
+            self.of_deleted_runs += gone
+            self.duplicates -= len(written.refused) + gone
         self.messages += taken
         self.stored += stored
         self.duplicates += taken - stored

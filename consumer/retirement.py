@@ -2,6 +2,8 @@
 
 - Retired is only what is empty, has nothing pending, and whose every producer has closed in the store (or has been
   silent for a day), and of which no consumer's spool holds anything. The script checks Redis' part again, in one step.
+- The stream of a deleted run goes when the run was deleted a day ago: until then its producers may still look for
+  receipts there.
 - A producer that comes late finds no stream and makes a new one: nothing is lost.
 """
 
@@ -12,7 +14,7 @@ import logging
 from provd.common import clock, names
 from provd.consumer import scripts
 from provd.consumer.beats import Beats
-from provd.consumer.broker import Broker
+from provd.consumer.broker import Broker, is_wrong_type
 from provd.consumer.registry import Registry
 from provd.store.interface import Store
 
@@ -77,19 +79,33 @@ class Retirement:
             all_held.append(len(held))
             # What a consumer holds in its spool is not over, whatever its producer has said.
             unclosed.setdefault(workflow_id, set()).update(heard - closed.get(workflow_id, set()), held)
+        deleted = self._deleted(workflow_ids)
         spoken = closed.keys() | {one for one, producers in unclosed.items() if producers}
         silent = self._silent({one: producers for one, producers in unclosed.items() if producers})
         return {
             stream: held_of
             for stream, workflow_id, held_of in zip(streams, workflow_ids, all_held, strict=True)
-            if workflow_id in spoken and (not unclosed[workflow_id] or workflow_id in silent)
+            if workflow_id in deleted
+            or (workflow_id in spoken and (not unclosed[workflow_id] or workflow_id in silent))
         }
+
+    def _deleted(self, workflow_ids: list[str]) -> set[str]:
+        """Those of the workflows that were deleted a day ago, of which the store will never hear a producer's end."""
+        long_ago = clock.to_datetime(self._broker.now_ms() - _SILENT_MS)
+        where = {"workflow_id": {"$in": workflow_ids}, "deleted_at": {"$lt": long_ago}}
+        found = self._store.find(names.TOMBSTONES, where, fields=["workflow_id"])
+        return {tombstone["workflow_id"] for tombstone in found}
 
     def _heard(self, streams: list[str]) -> list[tuple[set[str], set[str]]]:
         """Of each workflow, the producers that have a heartbeat, and those that a consumer's spool holds numbers of."""
         keys = [names.WorkflowKeys.of_stream(stream) for stream in streams]
         replies = self._broker.run([("HKEYS", key) for k in keys for key in (k.beats, k.spooled)])
-        found = [{key.decode("utf-8", "replace") for key in self._broker.sound(reply)} for reply in replies]
+        found = [
+            set()
+            if is_wrong_type(reply)
+            else {key.decode("utf-8", "replace") for key in self._broker.sound(reply)}
+            for reply in replies
+        ]
         return list(zip(found[::2], found[1::2], strict=True))
 
     def _silent(self, unclosed: dict[str, set[str]]) -> set[str]:

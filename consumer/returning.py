@@ -177,6 +177,7 @@ class Returning:
             stored=written.stored,
             duplicates=written.duplicates,
             quarantined=sum(map(affected, quarantined)),
+            refused=sum(written.gone.values()),
         )
         file.messages += len(part.messages)
         file.workflows |= {message.workflow_id for message in part.messages}

@@ -4,6 +4,7 @@ Each script touches the keys of one workflow only, which share a slot. All are p
 acknowledgement is refused when memory is full, and apart from the deletion a crash between the two would leak.
 
 - A script that has written may go on writing when memory is full. So what frees comes first, and notes then.
+- A key of ours that somebody has given another type holds nobody up: it reads as empty, and goes when it is written to.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ end
 #: Receipts are those of one store, which is named beside them: what another store has confirmed is not in this one.
 _VOUCH = """
 local function vouch(receipts, store)
-  if redis.call('HGET', receipts, ':store') ~= store then
+  if redis.pcall('HGET', receipts, ':store') ~= store then
     redis.call('DEL', receipts)
     redis.call('HSET', receipts, ':store', store)
   end
@@ -95,7 +96,12 @@ SPOOLED = (
 if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
 redis.call('XDEL', KEYS[1], ARGV[2])
 if ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[2], ARGV[3], union(redis.call('HGET', KEYS[2], ARGV[3]), ARGV[4]))
+  local noted = redis.pcall('HGET', KEYS[2], ARGV[3])
+  if type(noted) == 'table' then
+    redis.call('DEL', KEYS[2])
+    noted = ''
+  end
+  redis.call('HSET', KEYS[2], ARGV[3], union(noted, ARGV[4]))
 end
 return 1
 """
@@ -109,8 +115,8 @@ UNSPOOLED = (
     + _VOUCH
     + """
 for i = 2, #ARGV, 3 do
-  local noted = redis.call('HGET', KEYS[1], ARGV[i])
-  if noted then
+  local noted = redis.pcall('HGET', KEYS[1], ARGV[i])
+  if type(noted) == 'string' then
     local left = minus(noted, ARGV[i + 1])
     redis.call('HDEL', KEYS[1], ARGV[i])
     if left ~= '' then redis.call('HSET', KEYS[1], ARGV[i], left) end
@@ -123,6 +129,45 @@ end
 return 1
 """
 )
+
+#: KEYS streams of one bucket. How many entries each has; -1 for what is no stream.
+LENGTHS = """
+local found = {}
+for i, key in ipairs(KEYS) do
+  local length = redis.pcall('XLEN', key)
+  found[i] = type(length) == 'number' and length or -1
+end
+return found
+"""
+
+#: KEYS beats and spooled of workflows of one bucket, in turn. Of those that have either: place, beats, spooled.
+SIGNS = """
+local function read(key)
+  local flat = redis.pcall('HGETALL', key)
+  return flat.err and {} or flat
+end
+local found = {}
+for i = 1, #KEYS, 2 do
+  local beats, spooled = read(KEYS[i]), read(KEYS[i + 1])
+  if #beats + #spooled > 0 then
+    found[#found + 1] = (i - 1) / 2
+    found[#found + 1] = beats
+    found[#found + 1] = spooled
+  end
+end
+return found
+"""
+
+#: KEYS streams of one bucket; ARGV group, consumer. The places of those where others have frames pending.
+OF_OTHERS = """
+local found = {}
+for i, key in ipairs(KEYS) do
+  local summary = redis.pcall('XPENDING', key, ARGV[1])
+  local owners = not summary.err and summary[1] > 0 and summary[4] or {}
+  if #owners > 1 or (owners[1] and owners[1][1] ~= ARGV[2]) then found[#found + 1] = i - 1 end
+end
+return found
+"""
 
 #: KEYS stream; ARGV group, consumer, idle milliseconds, count, schema version. Takes over frames that other consumers
 #: have not touched for that long, and those that were put aside for a schema this version reads; returns how many.
@@ -184,11 +229,17 @@ SUSPECT = """
 local found = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])
 if found.err or #found == 0 then return -1 end
 redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'JUSTID')
-return redis.call('HINCRBY', KEYS[2], ARGV[3], 1) - 1
+local count = redis.pcall('HINCRBY', KEYS[2], ARGV[3], 1)
+if type(count) == 'table' then
+  redis.call('DEL', KEYS[2])
+  count = redis.call('HINCRBY', KEYS[2], ARGV[3], 1)
+end
+return count - 1
 """
 
 #: KEYS suspects; ARGV ids. Takes one suspicion back from each.
 CLEAR = """
+if type(redis.pcall('HLEN', KEYS[1])) == 'table' then return 1 end
 for _, id in ipairs(ARGV) do
   local count = tonumber(redis.call('HGET', KEYS[1], id) or '0')
   redis.call('HDEL', KEYS[1], id)
@@ -233,7 +284,8 @@ return 1
 #: spooled what was left meanwhile; returns 1 when it did.
 RETIRE = """
 if redis.call('XLEN', KEYS[2]) > 0 then return 0 end
-if redis.call('HLEN', KEYS[4]) > tonumber(ARGV[2]) then return 0 end
+local spooled = redis.pcall('HLEN', KEYS[4])
+if type(spooled) == 'number' and spooled > tonumber(ARGV[2]) then return 0 end
 local pending = redis.pcall('XPENDING', KEYS[2], ARGV[1])
 if not pending.err and pending[1] > 0 then return 0 end
 redis.call('DEL', unpack(KEYS, 2))

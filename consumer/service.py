@@ -33,7 +33,7 @@ from provd.store.open import open_store
 
 log = logging.getLogger("provd.consumer")
 
-#: Frames in one reading: more than a batch or two would only be kept from other consumers.
+#: Frames and messages in one reading: more than a batch or two would only be kept from other consumers.
 _BATCHES_AHEAD = 2
 _TYPICAL_FRAME_MESSAGES = 100
 _FEWEST_FRAMES = 16
@@ -72,6 +72,7 @@ class Consumer:
             read_frames=max(
                 _FEWEST_FRAMES, _BATCHES_AHEAD * settings.batch_messages // _TYPICAL_FRAME_MESSAGES
             ),
+            read_messages=_BATCHES_AHEAD * settings.batch_messages,
         )
         # The name alone may come back in another namespace, with another store.
         spool_name = f"{self.name}.{settings.namespace}"

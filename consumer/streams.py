@@ -6,6 +6,8 @@ Invariants:
   store was away) and after a claim. Then only new frames are asked for.
 - One call reads at most 100 streams of one bucket, never blocks, and `COUNT` follows from a byte budget and the
   largest frames seen lately: 10,000 idle streams cost little, a flood does not fill memory.
+- One reading takes about as many messages as it is told, and leaves the rest to other consumers. A round over many
+  streams takes few readings all the same: where each of them has large frames, a reading takes more.
 - Streams that had more to give are read on their own every other time, so one busy stream among thousands is read
   in large pieces and the others are not starved.
 - A stream without our group is repaired or dropped; the others of its chunk are read all the same.
@@ -19,7 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from provd.common import names
+from provd.common import names, wire
 from provd.common.ranges import Ranges
 from provd.consumer import scripts
 from provd.consumer.broker import Broker, is_no_group, is_wrong_type
@@ -33,11 +35,22 @@ CHUNK = 100
 #: Ids in one acknowledgement; Lua unpacks a few thousand at most.
 ACKNOWLEDGE_IDS = 1000
 
-#: Bytes of a frame before one has been seen.
-_FIRST_GUESS = 64 * 1024
+#: Streams whose lengths one script reads.
+_LENGTHS_AT_ONCE = 500
 
-#: How fast the largest frame is forgotten, per reading.
+#: Bytes of a frame, and messages in it, before one has been seen.
+_FIRST_GUESS = 64 * 1024
+_FIRST_GUESS_MESSAGES = 500.0
+
+#: Bytes that a message takes at least.
+_LEAST_MESSAGE = 8
+
+#: Readings that a round over all streams takes at most, as far as memory allows.
+_READINGS = 8
+
+#: How fast the largest frame is forgotten, per reading, and how much was in it: that costs fairness alone.
 _FORGET = 0.9
+_FORGET_MESSAGES = 0.7
 
 #: Rounds that one `read` makes while streams turn out to have had an empty backlog, or get their group back.
 _ROUNDS = 3
@@ -70,15 +83,25 @@ class Streams:
     """Reads and acknowledges as one consumer of the group. Not for use by two threads at once."""
 
     def __init__(
-        self, broker: Broker, registry: Registry, *, consumer: str, read_bytes: int, read_frames: int
+        self,
+        broker: Broker,
+        registry: Registry,
+        *,
+        consumer: str,
+        read_bytes: int,
+        read_frames: int,
+        read_messages: int,
     ) -> None:
-        """`read_bytes` and `read_frames` bound one `read`, roughly, and never below one frame a stream."""
+        """`read_bytes`, `read_frames` and `read_messages` bound one `read`, roughly, and never below one frame."""
         self._broker = broker
         self._registry = registry
         self._consumer = consumer
         self._read_bytes = read_bytes
         self._read_frames = read_frames
+        self._read_messages = read_messages
         self._frame_bytes = float(_FIRST_GUESS)
+        #: Messages of the largest frame seen lately; 0 before one has been seen.
+        self._frame_messages = 0.0
         self._cursors: dict[str, str] = {}
         self._hot: list[str] = []
         self._read_hot_next = False
@@ -92,7 +115,9 @@ class Streams:
             self._forget_ended()
         if self._hot and self._read_hot_next:
             self._read_hot_next = False
-            entries = self._read_group(self._chunks(_by_bucket(self._hot)))
+            most = self._frames_at_once
+            hot = self._chunks(_by_bucket(self._hot), most)
+            entries = self._read_group(next(_groups(hot, most)))
             if entries:
                 return entries
         self._read_hot_next = True
@@ -104,10 +129,12 @@ class Streams:
         return []
 
     def _read_round(self) -> list[Entry]:
-        chunks = self._chunks(self._registry.by_bucket)
-        start = self._offset % len(chunks) if chunks else 0
-        for group in self._groups(chunks[start:] + chunks[:start]):
-            self._offset += len(group)
+        at_most = int(self._read_bytes / self._frame_bytes)
+        most = max(1, min(at_most, max(self._frames_at_once, -(-len(self._registry) // _READINGS))))
+        chunks = self._chunks(self._registry.by_bucket, most)
+        start, self._offset = _chunk_at(chunks, self._offset)
+        for group in _groups(chunks[start:] + chunks[:start], most):
+            self._offset += sum(map(len, group))
             entries = self._read_group(group)
             if entries:
                 return entries
@@ -181,36 +208,31 @@ class Streams:
 
     def lengths(self) -> dict[str, int]:
         """Entries in each stream, pending ones included."""
-        streams = self._registry.streams
-        replies = self._broker.run([("XLEN", stream) for stream in streams])
+        chunks = self._registry.pieces(_LENGTHS_AT_ONCE)
+        replies = self._broker.run([("EVAL", scripts.LENGTHS, len(chunk), *chunk) for chunk in chunks])
         return {
-            stream: reply for stream, reply in zip(streams, replies, strict=True) if isinstance(reply, int)
+            stream: length
+            for chunk, reply in zip(chunks, replies, strict=True)
+            for stream, length in zip(chunk, self._broker.sound(reply), strict=True)
+            if length >= 0
         }
 
     # --- one call ---------------------------------------------------------------------------------------------
 
-    def _chunks(self, by_bucket: list[list[str]]) -> list[Sequence[str]]:
-        size = max(1, min(CHUNK, int(self._read_bytes / self._frame_bytes)))
-        return [piece for bucket in by_bucket for piece in _pieces(bucket, size)]
+    @property
+    def _frames_at_once(self) -> int:
+        """Frames that one reading takes, if they are as large as the largest seen lately."""
+        messages = self._frame_messages or _FIRST_GUESS_MESSAGES
+        frames = min(self._read_bytes / self._frame_bytes, self._read_messages / messages)
+        return max(1, int(frames))
 
-    def _groups(self, chunks: list[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
-        """Chunks that go into one pipeline: as many streams as the budget has room for one frame of each."""
-        most = max(1, int(self._read_bytes / self._frame_bytes))
-        group: list[Sequence[str]] = []
-        size = 0
-        for chunk in chunks:
-            if group and size + len(chunk) > most:
-                yield group
-                group, size = [], 0
-            group.append(chunk)
-            size += len(chunk)
-        if group:
-            yield group
+    def _chunks(self, by_bucket: list[list[str]], most: int) -> list[Sequence[str]]:
+        return [piece for bucket in by_bucket for piece in _pieces(bucket, min(CHUNK, most))]
 
     def _read_group(self, chunks: list[Sequence[str]]) -> list[Entry]:
         streams = sum(len(chunk) for chunk in chunks)
-        frames = min(self._read_bytes / self._frame_bytes, self._read_frames)
-        count = max(1, int(frames / streams))
+        frames = min(self._frames_at_once, self._read_frames)
+        count = max(1, frames // streams)
         replies = self._broker.run([self._command(chunk, count) for chunk in chunks])
         entries: list[Entry] = []
         again: list[Entry] = []
@@ -269,10 +291,10 @@ class Streams:
                 self._unsettled = True
 
     def _learn(self, entries: list[Entry], chunks: list[Sequence[str]], count: int) -> None:
-        largest = max((entry.size for entry in entries), default=0)
-        self._frame_bytes = max(
-            float(largest), self._frame_bytes * _FORGET if entries else self._frame_bytes, 1024.0
-        )
+        if entries:
+            largest = max(entries, key=lambda entry: entry.size)
+            self._frame_bytes = max(float(largest.size), self._frame_bytes * _FORGET, 1024.0)
+            self._frame_messages = max(_messages_in(largest), self._frame_messages * _FORGET_MESSAGES, 1.0)
         asked = {stream for chunk in chunks for stream in chunk}
         full = [stream for stream, ids in ids_by_stream(entries).items() if len(ids) >= count]
         self._hot = [stream for stream in self._hot if stream not in asked] + full
@@ -303,6 +325,40 @@ def ids_by_stream(entries: Iterable[Entry]) -> dict[str, list[str]]:
         stream: [entry.entry_id for entry in group]
         for stream, group in groupby(ordered, lambda entry: entry.stream)
     }
+
+
+def _groups(chunks: list[Sequence[str]], most: int) -> Iterator[list[Sequence[str]]]:
+    """Chunks that go into one pipeline: of at most so many streams together."""
+    group: list[Sequence[str]] = []
+    size = 0
+    for chunk in chunks:
+        if group and size + len(chunk) > most:
+            yield group
+            group, size = [], 0
+        group.append(chunk)
+        size += len(chunk)
+    if group:
+        yield group
+
+
+def _chunk_at(chunks: list[Sequence[str]], offset: int) -> tuple[int, int]:
+    """The chunk with the stream at this place of an endless round, and the place of the chunk's first stream."""
+    total = sum(map(len, chunks))
+    place = 0
+    for index, chunk in enumerate(chunks):
+        if offset % total < place + len(chunk):
+            return index, place
+        place += len(chunk)
+    return 0, 0
+
+
+def _messages_in(entry: Entry) -> int:
+    """How many messages a frame says it has, or 0 where it does not say; a lie costs no more than small readings."""
+    try:
+        count = wire.decode_header(entry.fields.get(names.HEADER_FIELD, b"")).count
+    except Exception:  # noqa: BLE001 - whatever is wrong with it is found where it is decoded
+        return 0
+    return min(count, entry.size // _LEAST_MESSAGE)
 
 
 def _by_bucket(streams: Iterable[str]) -> list[list[str]]:

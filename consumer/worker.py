@@ -7,6 +7,7 @@ Invariants:
 - When a service fails, what is in hand is forgotten, not lost: it is pending in Redis and is read again. Writing it a
   second time changes nothing.
 - The loop ends only when told to. It never ends because a service is away, unless who runs it gives up on that.
+- What is of a deleted run is acknowledged, too: the store counts it and does not keep it.
 - A frame that has been delivered often is processed alone (`suspects`), after the batch: others are not held up by it.
 """
 
@@ -220,7 +221,14 @@ class Worker:
             stored=written.stored,
             duplicates=written.duplicates,
             quarantined=quarantined,
+            refused=sum(written.gone.values()),
         )
+        if written.gone:
+            log.info(
+                "messages of deleted runs refused: messages=%d runs=%s",
+                sum(written.gone.values()),
+                ",".join(written.gone),
+            )
         if batch.quarantined:
             log.warning("quarantined: messages=%d reason=%s", quarantined, batch.quarantined[0].reason)
         return bool(batch.entries or batch.newer)

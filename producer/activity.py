@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from provd.common import clock
 from provd.common.errors import InvalidId
 from provd.common.ids import check_id
 from provd.common.record import RANKS, Kind, Record, Status
-from provd.common.wire import Shape
+from provd.producer import process
 from provd.producer.border import swallow
 from provd.producer.capture import Frozen, can_share, convert, freeze_map, freeze_named
-from provd.producer.channel import Channel, TaskEntry
 from provd.producer.context import current_task
 from provd.producer.interrupts import pass_on
 from provd.producer.outcome import outcome_of
@@ -24,13 +23,19 @@ from provd.producer.warning import warn_once
 from provd.producer.workflow import current_workflow
 
 if TYPE_CHECKING:
+    from provd.common.wire import Shape
+    from provd.producer.channel import Channel
+    from provd.producer.entry import TaskEntry
     from provd.producer.telemetry import Reading
+
+    #: A light call on its way: channel, producer, arguments, their names, and its start in seconds since 1970.
+    LightCall: TypeAlias = tuple[Channel, str, Frozen, tuple[str, ...] | None, float]
 
 #: Result shapes kept per function; a function whose dicts have ever other keys names them in each row.
 _SHAPES_MAX = 16
 
 #: The name of a result that has no other.
-_RESULT = ("result",)
+RESULT = ("result",)
 
 #: Keywords of a call that say where it is recorded, unless the function takes them itself.
 _OVERRIDES = ("workflow_id", "campaign_id")
@@ -40,8 +45,7 @@ Telemetry: TypeAlias = bool | str | Iterable[str]
 Capture: TypeAlias = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What the decorator was given."""
 
     outputs: Outputs | None = None
@@ -54,9 +58,6 @@ class Options:
     light: bool = False
     telemetry: Telemetry | None = None
 
-
-#: A light call on its way: channel, producer, arguments, their names, and its start in seconds since 1970.
-LightCall: TypeAlias = tuple[Channel, str, Frozen, tuple[str, ...] | None, float]
 
 #: Light calls between two looks at the sender; the first after a cut always looks.
 _TEND_EVERY = 64
@@ -75,7 +76,12 @@ class Activity:
         self._names = _names(options.outputs)
         self._one = isinstance(options.outputs, str)
         self._shapes: dict[tuple[tuple[str, ...] | None, tuple[str, ...] | None], Shape] = {}
-        self._overrides = tuple(name for name in _OVERRIDES if not self.signature.declares(name))
+        self._overrides = frozenset(name for name in _OVERRIDES if not self.signature.declares(name))
+
+    @property
+    def looks_at_nothing(self) -> bool:
+        """Whether nothing was asked for that takes a look at each call, or a function of the user's."""
+        return self._capture is None and self._function is None and not self._telemetry
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Channel, TaskEntry] | None:
         """Open a task for a call, where calls are recorded now; takes what says otherwise out of its keywords."""
@@ -87,7 +93,8 @@ class Activity:
             groups = channel.telemetry if self._telemetry is None else self._telemetry
             reading = start_reading(groups) if groups else None
             entry = channel.begin(self.shape(names, None), used, current_task.get())
-            entry.extra = extra
+            if extra is not None:
+                entry.extra = {**(entry.extra or {}), **extra}
             entry.reading = reading
         except Exception as error:  # noqa: BLE001 - the border of the traced program
             swallow(error)
@@ -96,11 +103,12 @@ class Activity:
 
     def end(self, channel: Channel, entry: TaskEntry, result: Any) -> None:
         """Close it with what the call returned."""
+        ended = clock.monotonic()
         try:
             names, generated = self.generated(result)
             if names is not None:
                 entry.shape = self.shape(entry.shape.used_names, names)
-            channel.end(entry, generated)
+            channel.end(entry, generated, ended)
             after_task(channel)
         except Exception as error:  # noqa: BLE001 - the border of the traced program
             swallow(error)
@@ -156,13 +164,14 @@ class Activity:
         if channel.producer_id != producer_id:
             return  # begun before a fork: the parent's to state
         channel.note(self.shape(used_names, names), used, generated, started_at, duration, None, rank, extra)
-        if len(channel.light) % _TEND_EVERY == 1:
+        # What is durable has been taken off already; of a channel that rests nobody else would take it.
+        if len(channel.light) % _TEND_EVERY == 1 or channel.is_durable or channel.rests:
             after_task(channel)
 
     def _place(self, kwargs: dict[str, Any]) -> tuple[Channel | None, Record | None]:
         workflow = current_workflow()
         channel = workflow.channel if workflow is not None else None
-        if kwargs and any(name in kwargs for name in self._overrides):
+        if kwargs and not self._overrides.isdisjoint(kwargs):
             return self._overridden(kwargs, channel)
         return channel, None
 
@@ -182,7 +191,7 @@ class Activity:
         if self._function is not None:
             chosen = self._ask(self._function, result)
             if chosen is not None:
-                return None, freeze_map(chosen)
+                return None, freeze_map(chosen, made=True)
         if self._names is not None:
             if self._one:
                 return self._names, freeze_named(self._names, (result,))
@@ -192,14 +201,16 @@ class Activity:
             names = tuple(result)
             if len(self._shapes) < _SHAPES_MAX and can_share(names):
                 return names, freeze_named(names, tuple(result.values()))
-            return None, freeze_map(result)
-        return _RESULT, freeze_named(_RESULT, (result,))
+            return None, freeze_map(result, made=True)
+        return RESULT, freeze_named(RESULT, (result,))
 
     def shape(self, used: tuple[str, ...] | None, generated: tuple[str, ...] | None) -> Shape:
         """The shape of rows with these names."""
         key = (used, generated)
         shape = self._shapes.get(key)
         if shape is None:
+            from provd.common.wire import Shape  # loaded by now, with the channel
+
             # Read now and not when the function was decorated: by now it is known what is to be masked.
             fixed = tuple(_fixed(self.name, self._options).items())
             shape = self._shapes[key] = Shape(Kind.TASK, fixed, used, generated)
@@ -208,7 +219,7 @@ class Activity:
     def _overridden(
         self, kwargs: dict[str, Any], channel: Channel | None
     ) -> tuple[Channel | None, Record | None]:
-        asked = {name: kwargs.pop(name, None) for name in self._overrides}
+        asked = {name: kwargs.pop(name, None) for name in _OVERRIDES if name in self._overrides}
         try:
             given = {name: check_id(value, name) for name, value in asked.items() if value is not None}
         except InvalidId as error:
@@ -221,6 +232,7 @@ class Activity:
             channel = current.channel(given["workflow_id"], campaign_id or inherited)
         if channel is None or campaign_id in (None, channel.campaign_id):
             return channel, None
+        channel.account.name_campaign(campaign_id)
         return channel, {"campaign_id": campaign_id}
 
     def _ask(self, function: Callable[[Any], Mapping[str, Any]], value: Any) -> Mapping[str, Any] | None:
@@ -254,10 +266,13 @@ def start_reading(groups: tuple[str, ...]) -> Reading | None:
 
 def after_task(channel: Channel) -> None:
     """Wake a sleeping sender, and help one that cannot keep up."""
-    sender = producer().sender
+    mine = process.current
+    sender = (None if mine is None else mine.running) or producer().sender
     if sender.asleep:
         sender.wake()
-    sender.relieve(channel)
+    waiting = len(channel.entries) + len(channel.light)
+    if waiting >= sender.entries_max or channel.packed_bytes or channel.rests or not channel.is_plain:
+        sender.relieve(channel)
 
 
 def text_or_none(value: Any) -> str | None:

@@ -1,6 +1,7 @@
 """The producer's side of Redis: send a frame, make a stream, beat.
 
-Only the sender's thread and `provd replay` use this module, and only here does the producer import `redis` (140 ms).
+Only the sender's thread and `provd replay` use this module, and only here does the producer import `redis`, for what is
+not a plain Redis (see `resp`).
 The client never retries by itself and never waits longer than the connect timeout, neither does the search for the
 master: what to do instead is the sender's decision.
 """
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from provd.common import clock, names
 from provd.common.advice import advised
-from provd.common.broker_nodes import Nodes
+from provd.common.broker_nodes import Connect, Nodes
 from provd.common.broker_url import BrokerKind, parse_broker_url
 from provd.common.errors import BrokerFull, BrokerUnavailable
 from provd.common.names import WorkflowKeys
 from provd.common.passwords import hide, mask_url
 from provd.common.ranges import Ranges
 from provd.common.wire import pack
+from provd.producer import forks
+from provd.producer.resp import Address, PlainRedis, RedisRefused, plain_address
 
 if TYPE_CHECKING:
     from provd.producer.channel import Channel
@@ -51,58 +54,8 @@ return 1
 #: What a server at its `maxmemory` says; within a script, the client leaves the first word where it is.
 _NO_MEMORY = re.compile(r"\bOOM\b|used memory > 'maxmemory'")
 
-#: What `redis` imports that has something done before and after a fork. Imported by the sender's thread, at the moment
-#: of a fork, only the second half of it would be done.
-_FORK_MINDED = ("logging", "concurrent.futures.thread")
-
 #: What the first look-up of a host, and the first connection, would import.
 _FIRST_USE = ("encodings.idna", "secrets", "email.parser")
-
-#: Seconds that a fork waits for the import; it takes longer only where it waits for a lock of the forking thread.
-_IMPORT_WAIT_S = 5.0
-
-#: Held while `redis` is imported, and during a fork.
-_importing = threading.Lock()
-
-#: The thread that forks and holds that lock.
-_forking: int | None = None
-
-_guarded = False
-
-
-def guard_forks() -> None:
-    """Have every fork from here on wait for the import of `redis`. Called before that can begin.
-
-    A child born in the middle would inherit import locks that nobody releases, and hang at its own next import of any
-    of those modules. Registered last, ours is the first to be called before a fork: whoever is called earlier may take
-    a lock that the import needs, as `logging` does.
-    """
-    global _guarded
-    if not _guarded:
-        _guarded = True
-        for name in _FORK_MINDED:
-            import_module(name)
-        os.register_at_fork(
-            before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
-        )
-
-
-def _before_fork() -> None:
-    global _forking
-    if _importing.acquire(timeout=_IMPORT_WAIT_S):
-        _forking = threading.get_ident()
-
-
-def _after_fork() -> None:
-    global _forking
-    if _forking == threading.get_ident():
-        _forking = None
-        _importing.release()
-
-
-def _after_fork_in_child() -> None:
-    global _forking, _importing
-    _forking, _importing = None, threading.Lock()
 
 
 def import_redis() -> Any:
@@ -111,7 +64,7 @@ def import_redis() -> Any:
     `redis` imports `concurrent.futures`, which refuses to be imported once the main thread has ended, because it
     could no longer join the threads of an executor. Nobody starts an executor here.
     """
-    with _importing:
+    with forks.loading_client:
         for name in _FIRST_USE:
             import_module(name)
         return _import_redis()
@@ -139,10 +92,6 @@ class Broker:
 
     def __init__(self, url: str, *, namespace: str, buckets: int, timeout_s: float) -> None:
         """Connects on first use. `buckets` is used only if this Redis has no count yet."""
-        redis = import_redis()
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
         self.url = mask_url(url)
         self._raw_url = url
         self._namespace = namespace
@@ -151,8 +100,22 @@ class Broker:
         self._clock_offset = 0
         self._generation = ""
         self._reconnected = False
+        plain = plain_address(url)
+        refused, connect = self._library(timeout_s) if plain is None else self._own(plain, timeout_s)
         # The builtin ones: an option in the URL that the client does not take, an answer of a type it did not expect.
-        self._errors = (redis.RedisError, OSError, ValueError, TypeError, AttributeError, LookupError)
+        self._errors = (refused, OSError, ValueError, TypeError, AttributeError, LookupError)
+        with self._translated():
+            self._nodes = Nodes(
+                parse_broker_url(url), connect, shown=self.url, patience_s=timeout_s, errors=self._errors
+            )
+
+    def _own(self, address: Address, timeout_s: float) -> tuple[type[Exception], Connect]:
+        return RedisRefused, lambda _url, _patience_s: PlainRedis(address, timeout_s, self._on_connect)
+
+    def _library(self, timeout_s: float) -> tuple[type[Exception], Connect]:
+        redis = import_redis()
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         def connect(url: str, patience_s: float | None) -> Any:
             return redis.Redis.from_url(
@@ -166,10 +129,7 @@ class Broker:
                 redis_connect_func=self._on_connect,
             )
 
-        with self._translated():
-            self._nodes = Nodes(
-                parse_broker_url(url), connect, shown=self.url, patience_s=timeout_s, errors=self._errors
-            )
+        return redis.RedisError, connect
 
     def _on_connect(self, connection: Any) -> None:
         self._reconnected = self._nodes.on_connect(connection) or self._reconnected
@@ -281,11 +241,9 @@ class Broker:
             by_server.setdefault(masters.of(key).name, []).append(index)
         replies: list[Any] = [None] * len(commands)
         for indexes in by_server.values():
-            with masters.of(commands[indexes[0]][0]).client.pipeline(transaction=False) as pipe:
-                for index in indexes:
-                    pipe.execute_command(*commands[index][1])
-                for index, reply in zip(indexes, pipe.execute()):
-                    replies[index] = reply
+            client = masters.of(commands[indexes[0]][0]).client
+            for index, reply in zip(indexes, _together(client, [commands[index][1] for index in indexes])):
+                replies[index] = reply
         return replies
 
     def beat(self, channels: Sequence[Channel]) -> None:
@@ -317,3 +275,13 @@ class Broker:
         """Close the connections."""
         with self._translated():
             self._nodes.close()
+
+
+def _together(client: Any, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    if isinstance(client, PlainRedis):
+        return client.execute_commands(commands)
+    with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command)
+        replies: list[Any] = pipe.execute()
+        return replies

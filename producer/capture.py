@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from provd.common import wire
+from provd.common import packing
 from provd.producer import objects, sizing
 from provd.producer.interrupts import pass_on
 from provd.producer.rules import Rules, current_rules
@@ -24,7 +24,7 @@ from provd.producer.secrets import hide
 from provd.producer.walk import Walk
 
 #: Immutable types that msgpack packs as they are.
-_SCALARS = frozenset({int, float, bool, type(None)})
+SCALARS = frozenset({int, float, bool, type(None)})
 
 #: Types that are packed as they are, if no cap is reached.
 _ATOMS = frozenset({int, float, bool, type(None), str, bytes})
@@ -38,7 +38,7 @@ _TEXT = frozenset({str})
 _LONG = frozenset({str, bytes})
 
 #: Text up to this length is kept by reference; longer text is packed at once, so that the buffer's size is known.
-_SHORT_TEXT = 256
+SHORT_TEXT = 256
 
 #: Containers with more items are walked through.
 _FLAT_MAX = 10_000
@@ -53,31 +53,40 @@ _NAME_MAX = 128
 Frozen = tuple[Any, ...] | bytes
 
 
-def freeze(values: tuple[Any, ...]) -> Frozen:
-    """The values of one row, safe from later changes."""
-    try:
-        for value in values:
-            kind = type(value)
-            if kind not in _SCALARS and (kind is not str or len(value) > _SHORT_TEXT or "://" in value):
-                return _pack_row(values)
-    except Exception as error:  # noqa: BLE001 - looking a class up runs the code of its metaclass
-        pass_on(error)
-        return _pack_row(values)
-    return values
+def _freezing(*, made: bool) -> Callable[[tuple[Any, ...]], Frozen]:
+    def freeze(values: tuple[Any, ...]) -> Frozen:
+        try:
+            for value in values:
+                kind = type(value)
+                if kind not in SCALARS and (kind is not str or len(value) > SHORT_TEXT or "://" in value):
+                    return _pack_row(values, made=made)
+        except Exception as error:  # noqa: BLE001 - looking a class up runs the code of its metaclass
+            pass_on(error)
+            return _pack_row(values, made=made)
+        return values
+
+    return freeze
 
 
-def freeze_map(items: Mapping[str, Any]) -> bytes:
-    """A map of values, packed."""
+#: The values of one row, safe from later changes.
+freeze = _freezing(made=False)
+
+#: The same of what a task hands on.
+freeze_made = _freezing(made=True)
+
+
+def freeze_map(items: Mapping[str, Any], *, made: bool = False) -> bytes:
+    """A map of values, packed; `made` where a task hands them on."""
     now = current_rules()
     try:
         named = dict(items)
         packed = _pack_plain(named, now)
         if packed is not None:
             return packed
-        return _fitted(_pack_map(Walk(now).convert_map(named)), now)
+        return _fitted(_pack_map(Walk(now, made=made).convert_map(named)), now)
     except Exception as error:  # noqa: BLE001 - a mapping of the user's may raise anything
         pass_on(error)
-        return wire.pack({"…": _unreadable(items, error)})
+        return packing.pack({"…": _unreadable(items, error)})
 
 
 def convert(value: Any) -> Any:
@@ -85,11 +94,11 @@ def convert(value: Any) -> Any:
     now = current_rules()
     try:
         converted = Walk(now).convert(value)
-        packed = wire.pack(converted)
+        packed = packing.pack(converted)
         limit = now.message_max // 4
         if len(packed) + sizing.OVERHEAD <= limit:
             return converted
-        return sizing.fit_value(wire.pack([converted]), limit)[0] if type(converted) not in _CONTAINERS else (
+        return sizing.fit_value(packing.pack([converted]), limit)[0] if type(converted) not in _CONTAINERS else (
             sizing.fit_value(packed, limit)
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001 - a value's own methods may raise anything
@@ -98,15 +107,16 @@ def convert(value: Any) -> Any:
 
 
 def freeze_named(names: tuple[str, ...], values: tuple[Any, ...]) -> Frozen:
-    """The values under these names, without their credentials."""
+    """What a task hands on under these names, without their credentials."""
     positions = current_rules().secrets.positions(names)
-    return freeze(hide_at(positions, values) if positions else values)
+    return freeze_made(hide_at(positions, values) if positions else values)
 
 
-def freezer(names: tuple[str, ...]) -> Callable[[tuple[Any, ...]], Frozen]:
-    """`freeze` for many rows of the same names."""
+def freezer(names: tuple[str, ...], *, made: bool = False) -> Callable[[tuple[Any, ...]], Frozen]:
+    """`freeze`, or `freeze_made`, for many rows of the same names."""
     positions = current_rules().secrets.positions(names)
-    return (lambda values: freeze(hide_at(positions, values))) if positions else freeze
+    plain = freeze_made if made else freeze
+    return (lambda values: plain(hide_at(positions, values))) if positions else plain
 
 
 def repack(values: tuple[Any, ...]) -> bytes:
@@ -131,31 +141,31 @@ def can_share(names: tuple[Any, ...]) -> bool:
     )
 
 
-def _pack_row(values: tuple[Any, ...]) -> bytes:
+def _pack_row(values: tuple[Any, ...], *, made: bool = False) -> bytes:
     now = current_rules()
     try:
         for value in values:
             if not (_fits((value,), now) if type(value) in _ATOMS else _is_plain(value, now)):
                 break
         else:
-            packed = wire.pack(values)
+            packed = packing.pack(values)
             if _is_final(packed, now):
                 return packed
     except Exception as error:  # noqa: BLE001 - another thread changes a container, or a metaclass raises: walk
         pass_on(error)
     try:
-        walk = Walk(now)
-        return _fitted(wire.pack([walk.convert(value) for value in values]), now)
+        walk = Walk(now, made=made)
+        return _fitted(packing.pack([walk.convert(value) for value in values]), now)
     except Exception as error:  # noqa: BLE001 - a value's own methods may raise anything
         pass_on(error)
-        return wire.pack([_unreadable(value, error) for value in values])
+        return packing.pack([_unreadable(value, error) for value in values])
 
 
 def _pack_plain(named: dict[Any, Any], now: Rules) -> bytes | None:
     """The map, if it can be packed as it is."""
     try:
         if _is_plain(named, now):
-            packed = wire.pack(named)
+            packed = packing.pack(named)
             return packed if _is_final(packed, now) else None
     except Exception as error:  # noqa: BLE001 - as for rows
         pass_on(error)
@@ -216,8 +226,8 @@ def _is_final(packed: bytes, now: Rules) -> bool:
 
 def _pack_map(converted: dict[Any, Any]) -> bytes:
     if any(type(key) is tuple for key in converted):
-        return wire.pack(wire.pack_odd_map(converted))
-    return wire.pack(converted)
+        return packing.pack(packing.pack_odd_map(converted))
+    return packing.pack(converted)
 
 
 def _fitted(packed: bytes, now: Rules) -> bytes:

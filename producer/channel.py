@@ -7,6 +7,7 @@
   handler raises in the middle of a cut (Ctrl-C, a time limit) leaves the rest to the next one.
 - A process says hello (its `producer` record) before its first message, so that a fork which never captures anything
   leaves no trace.
+- That record is said again when there is something to add (see `account`).
 - Once the channel is closed, goodbye (the producer's closing record, with its last seq and its count of tasks) is
   the last message; whatever is said after it is followed by a new one.
 """
@@ -24,21 +25,24 @@ from provd.common import clock
 from provd.common.ranges import Ranges
 from provd.common.record import RANKS, Kind, Record, Status
 from provd.common.wire import Shape
+from provd.producer import tracing
+from provd.producer.account import Account
 from provd.producer.border import swallow
 from provd.producer.capture import Frozen
+from provd.producer.entry import TaskEntry
 from provd.producer.framing import CutFrame, Framer, Limits, Origin
 from provd.producer.identity import Identity
 from provd.producer.outcome import Outcome
+from provd.producer.totals import Counts
 
 if TYPE_CHECKING:
     from provd.producer.leaving import Pending
-    from provd.producer.telemetry import Reading
 
 #: Seconds after which a task that still runs is announced by a message of its own.
 ANNOUNCE_AFTER_S = 1.0
 
 #: Bytes a task takes in the buffer, beside values that are packed already.
-_ENTRY_BYTES = 400
+ENTRY_BYTES = 400
 
 #: Bytes that a task's telemetry takes in the buffer, as objects, roughly; some of them are shared.
 _READING_BYTES = 4000
@@ -49,33 +53,6 @@ _FINISHED = RANKS[Status.FINISHED.value]
 _WORKFLOW_SHAPE = Shape(Kind.WORKFLOW)
 _PRODUCER_SHAPE = Shape(Kind.PRODUCER)
 _SAMPLE_SHAPE = Shape(Kind.SAMPLE)
-
-
-class TaskEntry:
-    """A task on its way: begun, perhaps ended, not yet packed."""
-
-    __slots__ = (
-        "announced", "counter", "duration", "extra", "generated", "parent", "producer_id", "rank", "reading", "shape",
-        "started", "started_at", "used",
-    )  # fmt: skip
-
-    shape: Shape
-    producer_id: str
-    counter: int
-    #: A task of this process, or the id of one elsewhere.
-    parent: TaskEntry | str | None
-    used: Frozen
-    #: Seconds since 1970.
-    started_at: float
-    #: Seconds of the monotonic clock.
-    started: float
-    duration: float | None
-    rank: int
-    generated: Frozen | None
-    extra: Record | None
-    #: Telemetry, when it was asked for; closed when the task has ended, outside of its duration.
-    reading: Reading | None
-    announced: bool
 
 
 #: A task that is said once, at its end: shape, parent, started_at (seconds since 1970), duration, rank, used,
@@ -91,6 +68,9 @@ class Channel:
     #: Whether what is said is on disk when it has been said.
     is_durable = False
 
+    #: Seconds between two statements of totals.
+    restate_s = 1.0
+
     def __init__(
         self,
         workflow_id: str,
@@ -99,17 +79,30 @@ class Channel:
         identity: Identity,
         limits: Limits,
         counter: Iterator[int],
+        tenant_id: str | None = None,
     ) -> None:
         """`counter` numbers the tasks of a producer, over all its channels: their ids must never meet."""
         self.workflow_id = workflow_id
         self.campaign_id = campaign_id
+        self.tenant_id = tenant_id
         #: Groups of readings that tasks take unless they say otherwise.
         self.telemetry: tuple[str, ...] = ()
         #: Whether the sender has let go of it: the next statement has to bring it back.
         self.rests = False
+        #: Whether a task may be ended by adding it to `entries`: what is durable has more to do.
+        self.is_plain = not self.is_durable
+        #: Whether a task may be within a trace.
+        self.is_traced = False
+        #: Whether nothing but its values, and its trace, is recorded of a task, unless it asks for more.
+        self.is_quick = self.is_plain
         self._identity = identity
         self._limits = limits
         self.reset(producer_id, counter)
+
+    def look_around(self) -> None:
+        """Find out what is to be recorded of every task."""
+        self.is_traced = tracing.is_loaded()
+        self.is_quick = self.is_plain and not self.telemetry
 
     def reset(self, producer_id: str, counter: Iterator[int]) -> None:
         """Start afresh as another producer: at birth, and in the child after a fork."""
@@ -132,7 +125,8 @@ class Channel:
         self.receipts = Ranges()
         #: Milliseconds that Redis' clock is ahead of ours, once known.
         self.clock_offset: int | None = None
-        self._counter = counter
+        #: Numbers the tasks.
+        self.counter = counter
         self._statements: deque[tuple[Shape, Record]] = deque()
         # Re-entrant: a signal handler of the program may interrupt its own thread between any two steps of a cut.
         self._lock = threading.RLock()
@@ -144,16 +138,19 @@ class Channel:
             self._identity.hostname,
             os.getpid(),
             self._identity.rank,
+            self.tenant_id,
         )
-        self._started_at = clock.now_ms()
         #: What a cut has in hand; an exception in the middle leaves it to the next.
         self._unfinished: Framer | None = None
-        #: The first of `light` and its number, so that a row that is packed again keeps it.
-        self._numbered: tuple[LightRow, int] | None = None
+        #: The number of the first of `light`, if it has one: a row that is packed again keeps it.
+        self.numbered: int | None = None
         self._next_seq = 1
-        self._tasks_ended = 0
+        #: Tasks ended and cut.
+        self.tasks_ended = 0
         self._greeted = False
         self._goodbye: Outcome | None = None
+        #: What it says of itself.
+        self.account = Account(self._identity, self.restate_s)
         #: How often this process is in the workflow.
         self._joined = 0
         self._owes_goodbye = False
@@ -165,13 +162,13 @@ class Channel:
         entry = TaskEntry()
         entry.shape = shape
         entry.producer_id = self.producer_id
-        entry.counter = counter = next(self._counter)
+        entry.counter = counter = next(self.counter)
         entry.parent = parent
         entry.used = used
         entry.duration = None
         entry.rank = _RUNNING
         entry.generated = None
-        entry.extra = None
+        entry.extra = tracing.trace_fields() if self.is_traced else None
         entry.reading = None
         entry.announced = False
         if type(used) is bytes:
@@ -181,9 +178,9 @@ class Channel:
         self.open[counter] = entry
         return entry
 
-    def end(self, entry: TaskEntry, generated: Frozen | None) -> None:
-        """Close a task that went well."""
-        entry.duration = clock.monotonic() - entry.started
+    def end(self, entry: TaskEntry, generated: Frozen | None, ended: float | None = None) -> None:
+        """Close a task that went well, now or when the monotonic clock said `ended`."""
+        entry.duration = (clock.monotonic() if ended is None else ended) - entry.started
         entry.rank = _FINISHED
         entry.generated = generated
         if type(generated) is bytes:
@@ -209,7 +206,7 @@ class Channel:
         entry.rank = RANKS[extra.pop("status")]
         entry.extra = {**(entry.extra or {}), **extra} or None
         entry.generated = generated
-        self.packed_bytes += _ENTRY_BYTES + (len(generated) if isinstance(generated, bytes) else 0)
+        self.packed_bytes += ENTRY_BYTES + (len(generated) if isinstance(generated, bytes) else 0)
         self._finish(entry)
 
     def note(
@@ -228,6 +225,8 @@ class Channel:
             self.packed_bytes += len(used)
         if type(generated) is bytes:
             self.packed_bytes += len(generated)
+        if self.is_traced:
+            extra = {**(tracing.trace_fields() or {}), **(extra or {})} or None
         self.light.append((shape, parent, started_at, duration, rank, used, generated, extra))
 
     def withhold(self, entry: TaskEntry) -> None:
@@ -256,7 +255,7 @@ class Channel:
     @property
     def waiting_bytes(self) -> int:
         """Bytes that wait to be cut, roughly: a race between threads may miss some until the next cut."""
-        return (len(self.entries) + len(self.light)) * _ENTRY_BYTES + self.packed_bytes
+        return (len(self.entries) + len(self.light)) * ENTRY_BYTES + self.packed_bytes
 
     # --- statements about the workflow and the producer ---
 
@@ -268,9 +267,13 @@ class Channel:
         """Say what the node does."""
         self._statements.append((_SAMPLE_SHAPE, record))
 
+    def count(self, amounts: Counts) -> bool:
+        """Add to the totals; whether all of them had been said before. Raises `ValueError`."""
+        return self.account.totals.add(amounts)
+
     def close(self, outcome: Outcome) -> None:
         """Say goodbye after what has been said so far."""
-        self._goodbye = outcome
+        self._goodbye = self.account.grave(outcome)
         self._owes_goodbye = True
         self._joined = max(0, self._joined - 1)
 
@@ -308,19 +311,26 @@ class Channel:
             or self._statements
             or self.withheld
             or (self._owes_goodbye and self._greeted)
+            or self.account.is_due
         )
 
     @property
     def is_settled(self) -> bool:
         """Whether all has been said, as far as can be known, and nothing waits: not here, and not on disk."""
         return self.is_closed and not (
-            self._joined or self.has_news or self.open or self.withheld or self.owed or self.awaits_receipts
+            self._joined
+            or self.has_news
+            or self.account.has_news
+            or self.open
+            or self.withheld
+            or self.owed
+            or self.awaits_receipts
         )
 
     @property
     def awaits_announcement(self) -> bool:
         """Whether a task is open that has not been announced."""
-        return any(not entry.announced for entry in list(self.open.values()))
+        return bool(self.open) and any(not entry.announced for entry in list(self.open.values()))
 
     @property
     def sent(self) -> int:
@@ -342,14 +352,9 @@ class Channel:
         return bool(numbers.common(self.owed))
 
     @property
-    def tasks_ended(self) -> int:
-        """Tasks ended and cut."""
-        return self._tasks_ended
-
-    @property
     def tasks_started(self) -> int:
         """Tasks begun, as far as cut."""
-        return self._tasks_ended + len(self.open)
+        return self.tasks_ended + len(self.open)
 
     def cut(self, accept: Callable[[CutFrame], None]) -> None:
         """Give everything said so far to `accept`, as frames; nothing where a signal handler or finalizer has
@@ -379,8 +384,10 @@ class Channel:
     def _fill(self, framer: Framer, overdue: list[TaskEntry]) -> None:
         """Number all that has been said. What is taken from us is in the frame before."""
         if not self._greeted:
-            framer.add_statement(_PRODUCER_SHAPE, self._about_producer(Status.RUNNING))
+            self._introduce(framer, None)
             self._greeted = True
+        elif self._goodbye is None and self.account.is_due:
+            self._introduce(framer, self.account.outcome)
         while self._statements:
             try:
                 framer.add_statement(*self._statements[0])
@@ -396,32 +403,52 @@ class Channel:
         self._release(everything=self._goodbye is not None)
         self._cut_entries(framer)
         if self._goodbye is not None:
-            framer.add_statement(_PRODUCER_SHAPE, self._closing_record(framer.next_seq, self._goodbye))
+            self._introduce(framer, self._goodbye)
             self._owes_goodbye = False
+
+    def _introduce(self, framer: Framer, outcome: Outcome | None) -> None:
+        """State the producer's own record: that it is there, or how it has said goodbye."""
+        additions = self.account.additions
+        record = self.account.record(additions, outcome)
+        if outcome is not None:
+            record |= self._closing_facts(framer.next_seq)
+        framer.add_statement(_PRODUCER_SHAPE, record)
+        self.account.note_told(additions)
 
     def _cut_entries(self, framer: Framer) -> None:
         # First the frame, then the deque: an exception of a signal handler in between repeats a message, which does
         # no harm, and loses none. Between `del` and the count no handler runs: neither is a call.
         self.packed_bytes = 0
         entries, light = self.entries, self.light
-        for _ in range(len(entries)):
-            try:
-                framer.add_task(entries[0])
-            except Exception as error:  # noqa: BLE001 - a row that cannot be packed must not keep the others
-                swallow(error)
-            del entries[0]
-            self._tasks_ended += 1
-        for _ in range(len(light)):
-            row, numbered = light[0], self._numbered
-            if numbered is None or numbered[0] is not row:
-                numbered = self._numbered = (row, next(self._counter))
-            try:
-                framer.add_light(numbered[1], row)
-            except Exception as error:  # noqa: BLE001 - as above
-                swallow(error)
-            del light[0]
-            self._tasks_ended += 1
-        self._numbered = None
+        left = len(entries)
+        while left:
+            left -= framer.take_plain(self, left)
+            if left:
+                try:
+                    framer.add_task(entries[0])
+                except Exception as error:  # noqa: BLE001 - a row that cannot be packed must not keep the others
+                    swallow(error)
+                del entries[0]
+                self.tasks_ended += 1
+                left -= 1
+        left = len(light)
+        while left:
+            left -= framer.take_light(self, left)
+            if left:
+                self._cut_light(framer)
+                left -= 1
+
+    def _cut_light(self, framer: Framer) -> None:
+        row, numbered = self.light[0], self.numbered
+        if numbered is None:
+            numbered = self.numbered = next(self.counter)
+        try:
+            framer.add_light(numbered, row)
+        except Exception as error:  # noqa: BLE001 - as above
+            swallow(error)
+        del self.light[0]
+        self.numbered = None
+        self.tasks_ended += 1
 
     def _release(self, *, everything: bool) -> None:
         now = clock.monotonic()
@@ -430,28 +457,25 @@ class Channel:
                 pending.give_up()
 
     def _overdue(self) -> list[TaskEntry]:
+        # One that a signal handler interrupted between its end and its leaving the open ones runs no more.
         latest = clock.monotonic() - ANNOUNCE_AFTER_S
         return [
-            entry for entry in list(self.open.values()) if not entry.announced and entry.started <= latest
+            entry
+            for entry in list(self.open.values())
+            if not entry.announced and entry.rank == _RUNNING and entry.started <= latest
         ]
 
-    def _about_producer(self, status: Status) -> Record:
-        record: Record = {"status": status.value, "started_at": self._started_at}
-        if self._identity.world_size is not None:
-            record["world_size"] = self._identity.world_size
-        if self._identity.scheduler:
-            record["scheduler"] = self._identity.scheduler
-        return record
-
-    def _closing_record(self, seq: int, outcome: Outcome) -> Record:
-        record = self._about_producer(outcome.status) | outcome.fields()
-        record["closed_at"] = clock.now_ms()
-        record["sent"] = seq
-        record["tasks_ended"] = self._tasks_ended
-        record["tasks_started"] = self.tasks_started
+    def _closing_facts(self, seq: int) -> Record:
+        """What a goodbye with this number tells of the messages before."""
+        facts: Record = {
+            "closed_at": clock.now_ms(),
+            "sent": seq,
+            "tasks_ended": self.tasks_ended,
+            "tasks_started": self.tasks_started,
+        }
         if self.dropped:
-            record["dropped"] = [list(span) for span in self.dropped]
-            record["dropped_reasons"] = dict(self.dropped_reasons)
+            facts["dropped"] = [list(span) for span in self.dropped]
+            facts["dropped_reasons"] = dict(self.dropped_reasons)
         if self.clock_offset is not None:
-            record["clock_offset"] = self.clock_offset
-        return record
+            facts["clock_offset"] = self.clock_offset
+        return facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ def read_code(file: str | None = None) -> dict[str, Any]:
         if script is None:
             return {}
         code["file"] = str(script)
-        facts = script.stat()
+        about = script.stat()
         # Reading a pipe, such as `python /dev/stdin`, would take from the program what it is to read itself.
-        if stat.S_ISREG(facts.st_mode) and facts.st_size <= _SCRIPT_MAX:
+        if stat.S_ISREG(about.st_mode) and about.st_size <= _SCRIPT_MAX:
             import hashlib
 
             code["sha256"] = hashlib.sha256(script.read_bytes()).hexdigest()
-        code.update(_read_repository(script, with_modules=file is None))
+        for facts in _repository_facts(script, with_modules=file is None):
+            code.update(facts)  # one by one: what can be read stays when the next cannot
     except (OSError, ValueError):
         pass  # an unreadable repository is no reason to trouble the science
     return code
@@ -43,21 +45,19 @@ def _script() -> Path | None:
     return Path(os.path.abspath(name)) if name else None
 
 
-def _read_repository(script: Path, *, with_modules: bool) -> dict[str, Any]:
+def _repository_facts(script: Path, *, with_modules: bool) -> Iterator[dict[str, Any]]:
     from provd.producer import git
 
     repository = git.find_repository(script.parent)
     if repository is None:
-        return {}
-    facts: dict[str, Any] = dict(git.read_head(repository))
+        return
+    yield dict(git.read_head(repository))
+    dirty = git.is_dirty(repository, {script, *(_loaded_below(repository.root) if with_modules else ())})
+    if dirty is not None:
+        yield {"dirty": dirty}
     origin = git.read_origin(repository)
     if origin:
-        facts["repository"] = current_rules().secrets.text(mask_url(origin))
-    files = {script, *(_loaded_below(repository.root) if with_modules else ())}
-    dirty = git.is_dirty(repository, files)
-    if dirty is not None:
-        facts["dirty"] = dirty
-    return facts
+        yield {"repository": current_rules().secrets.text(mask_url(origin))}
 
 
 def _loaded_below(root: Path) -> set[Path]:

@@ -15,7 +15,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from provd.producer.channel import TaskEntry
+    from provd.producer.entry import TaskEntry
     from provd.producer.workflow import Workflow
 
 P = ParamSpec("P")
@@ -23,7 +23,22 @@ R = TypeVar("R")
 
 PARENT_TASK_VARIABLE = "PROVD_PARENT_TASK_ID"
 
-#: The innermost workflow of this context; `process_workflow` where there is none.
+
+class Here:
+    """Where the whole process stands."""
+
+    __slots__ = ("is_known", "workflow")
+
+    def __init__(self) -> None:
+        #: The workflow that every thread works in, unless its context has one of its own.
+        self.workflow: Workflow | None = None
+        #: Whether the environment has been asked for a workflow to join; once per process is enough.
+        self.is_known = False
+
+
+here = Here()
+
+#: The innermost workflow of this context; that of `here` where there is none.
 context_workflow: contextvars.ContextVar[Workflow | None] = contextvars.ContextVar(
     "provd_workflow", default=None
 )

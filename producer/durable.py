@@ -1,6 +1,6 @@
 """The channel of `durability: disk`: what is said is in the journal before the call that says it returns.
 
-- Every statement (a task's end, something about the workflow, a sample, goodbye) is numbered and written at once. The
+- Every statement (a task's end, something about the workflow, a sample, a count, goodbye) is numbered and written at once. The
   frame it belongs to grows on until the sender takes it, so that Redis gets as few entries as otherwise.
 - Only what is written, or what the disk refused, counts as sent.
 """
@@ -14,12 +14,14 @@ from provd.common.ranges import Ranges
 from provd.common.record import RANKS, Record, Status
 from provd.common.wire import Shape
 from provd.producer.capture import Frozen
-from provd.producer.channel import Channel, TaskEntry
+from provd.producer.channel import Channel
+from provd.producer.entry import TaskEntry
 from provd.producer.framing import CutFrame, Framer, Limits, Origin
 from provd.producer.identity import Identity
 from provd.producer.journal import Journal
 from provd.producer.lines import Lines
 from provd.producer.outcome import Outcome
+from provd.producer.totals import Counts
 
 _FINISHED = RANKS[Status.FINISHED.value]
 
@@ -47,6 +49,14 @@ class _LinedFramer(Framer):
     def _close(self) -> None:
         super()._close()
         self._closed_bytes += self.frames[-1].size
+
+    def take_plain(self, channel: Channel, most: int) -> int:  # noqa: ARG002
+        """None: every row has its line."""
+        return 0
+
+    def take_light(self, channel: Channel, most: int) -> int:  # noqa: ARG002
+        """None, too."""
+        return 0
 
     def _add_plain(self, row: bytes, values: tuple[Any, ...], shape: Shape) -> None:
         seq = self.next_seq
@@ -81,12 +91,14 @@ class DurableChannel(Channel):
         limits: Limits,
         counter: Iterator[int],
         journal: Callable[[], Journal],
+        tenant_id: str | None = None,
     ) -> None:
         """`journal` gives that of the process: after a fork it is another."""
         self._find_journal = journal
-        super().__init__(workflow_id, campaign_id, producer_id, identity, limits, counter)
+        super().__init__(workflow_id, campaign_id, producer_id, identity, limits, counter, tenant_id)
 
     is_durable = True
+    restate_s = 0.0
 
     def reset(self, producer_id: str, counter: Iterator[int]) -> None:
         """Start afresh as another producer: at birth, and in the child after a fork."""
@@ -125,6 +137,12 @@ class DurableChannel(Channel):
         """Say what the node does."""
         super().state_sample(record)
         self._journal.commit(self)
+
+    def count(self, amounts: Counts) -> bool:
+        """Add to the totals; whether all of them had been said before. Raises `ValueError`."""
+        was_told = super().count(amounts)
+        self._journal.commit(self)
+        return was_told
 
     def close(self, outcome: Outcome) -> None:
         """Say goodbye after what has been said so far."""

@@ -20,10 +20,12 @@ from provd.common.record import RANKS, Record, Status
 from provd.common.wire import Header, Shape
 from provd.producer import sizing
 from provd.producer.capture import Frozen, repack
+from provd.producer.interrupts import pass_on
 from provd.producer.rules import current_rules
 
 if TYPE_CHECKING:
-    from provd.producer.channel import LightRow, TaskEntry
+    from provd.producer.channel import Channel, LightRow
+    from provd.producer.entry import TaskEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Origin:
     hostname: str
     pid: int
     rank: int | None
+    tenant_id: str | None = None
 
     def header(self, first_seq: int, count: int, *, receipt: bool = False) -> Header:
         """The header of a frame."""
@@ -57,6 +60,7 @@ class Origin:
             first_seq,
             count,
             receipt,
+            self.tenant_id,
         )
 
 
@@ -86,6 +90,9 @@ _ROW_OF_8 = b"\x98"
 _ROW_OF_9 = b"\x99"
 
 _RUNNING = RANKS[Status.RUNNING.value]
+
+#: Fields of a task beside those of every row that say where it belongs.
+_PLACE = ("campaign_id", "trace_id")
 
 
 class _OpenFrame:
@@ -133,6 +140,86 @@ class Framer:
         if len(fields) + sizing.OVERHEAD > room:
             (fields,) = sizing.fit([], room, record=fields)
         self._add(b"".join((_ROW_OF_2, self._pack(self._number(shape)), fields)))
+
+    def take_plain(self, channel: Channel, most: int) -> int:
+        """Take ended tasks of plain values off a channel, up to the first that is not; how many.
+
+        What `add_task` does, a row of it at a time, takes three times as long.
+        """
+        entries, pack, limits = channel.entries, self._pack, self._limits
+        frame = self._frame
+        rows, shape, number, room = frame.rows, None, 0, 0
+        for taken in range(most):
+            entry = entries[0]
+            used, generated, parent = entry.used, entry.generated, entry.parent
+            if (
+                type(used) is not tuple
+                or entry.extra is not None
+                or entry.announced
+                or type(generated) is bytes
+            ):
+                return taken
+            if entry.shape is not shape:
+                shape = entry.shape
+                number, room = self._number(shape), self._rules.text_max - len(shape.packed)
+            above = None if parent is None else self._parent(parent)
+            started_at = round(entry.started_at * 1000)
+            try:
+                row = pack(
+                    (number, entry.counter, above, started_at, entry.duration, entry.rank, used, generated)
+                )
+            except Exception as error:  # noqa: BLE001 - `add_task` will say what it is
+                pass_on(error)
+                return taken
+            size = len(row)
+            if size > room:
+                return taken
+            # No call in these three: neither a signal handler nor a thread comes in between.
+            rows += (row,)
+            del entries[0]
+            channel.tasks_ended += 1
+            frame.size += size
+            if len(rows) >= limits.messages or frame.size >= limits.size:
+                self._close()
+                frame = self._frame
+                rows, shape = frame.rows, None
+        return most
+
+    def take_light(self, channel: Channel, most: int) -> int:
+        """The same with tasks that were never open."""
+        if channel.numbered is not None:
+            return 0  # its row may be in the frame already
+        light, pack, limits, counter = channel.light, self._pack, self._limits, channel.counter
+        frame = self._frame
+        rows, shape, number, room = frame.rows, None, 0, 0
+        for taken in range(most):
+            its, parent, started_at, duration, rank, used, generated, extra = light[0]
+            if type(used) is not tuple or extra is not None or type(generated) is bytes:
+                return taken
+            if its is not shape:
+                shape = its
+                number, room = self._number(shape), self._rules.text_max - len(shape.packed)
+            above = None if parent is None else self._parent(parent)
+            try:
+                row = pack(
+                    (number, next(counter), above, int(started_at * 1000), duration, rank, used, generated)
+                )
+            except Exception as error:  # noqa: BLE001 - `add_light` will say what it is
+                pass_on(error)
+                return taken
+            size = len(row)
+            if size > room:
+                return taken
+            # No call in these three, as above.
+            rows += (row,)
+            del light[0]
+            channel.tasks_ended += 1
+            frame.size += size
+            if len(rows) >= limits.messages or frame.size >= limits.size:
+                self._close()
+                frame = self._frame
+                rows, shape = frame.rows, None
+        return most
 
     def add_task(self, entry: TaskEntry) -> None:
         """Add a task that has ended."""
@@ -214,7 +301,7 @@ class Framer:
             None,
             _RUNNING,
         )
-        self._add_row(head, entry.shape, entry.used, None, None)
+        self._add_row(head, entry.shape, entry.used, None, _place(entry.extra))
 
     def finish(self) -> list[CutFrame]:
         """Close the last frame and return them all."""
@@ -255,9 +342,16 @@ class Framer:
     def _close(self) -> None:
         frame = self._frame
         header = self._origin.header(frame.first_seq, len(frame.rows), receipt=self._receipt)
-        body = wire.encode_body((shape for _, shape in frame.shapes.values()), frame.rows)
+        body = wire.encode_body([shape for _, shape in frame.shapes.values()], frame.rows)
         self.frames.append(CutFrame(header, wire.encode_header(header), body))
         self._frame = _OpenFrame(self.next_seq)
+
+
+def _place(extra: Record | None) -> Record | None:
+    """What of a task's further fields says where it belongs: known, and asked for, while it runs."""
+    if extra is None:
+        return None
+    return {name: extra[name] for name in _PLACE if name in extra} or None
 
 
 def _ms(entry: TaskEntry) -> int:

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provd.producer.activity import Activity, after_task
 from provd.producer.border import swallow
 from provd.producer.capture import freeze_map
-from provd.producer.channel import Channel, TaskEntry
 from provd.producer.context import current_task
 from provd.producer.outcome import outcome_of
+
+if TYPE_CHECKING:
+    from provd.producer.channel import Channel
+    from provd.producer.entry import TaskEntry
 
 
 class _Items:
@@ -54,7 +57,7 @@ class _Items:
         channel, entry = self._begun
         try:
             results = {"items": self._count} | ({} if returned is None else {"result": returned})
-            channel.end(entry, freeze_map(results))
+            channel.end(entry, freeze_map(results, made=True))
             after_task(channel)
         except Exception as error:  # noqa: BLE001 - the border of the traced program
             swallow(error)

@@ -17,8 +17,9 @@ from provd.common.record import RANKS, Kind, Record, Status
 from provd.common.wire import Shape
 from provd.producer.activity import after_task, start_reading
 from provd.producer.capture import Frozen, can_share, freeze_map, freezer
-from provd.producer.channel import Channel, TaskEntry
+from provd.producer.channel import Channel
 from provd.producer.context import current_task
+from provd.producer.entry import TaskEntry
 from provd.producer.leaving import How, Pending, Place, how_left, unseen
 from provd.producer.outcome import FINISHED, Outcome, outcome_of
 
@@ -71,7 +72,7 @@ class Run:
         self.recorded = names = tuple(values)
         known = self._known.get(names) or self._learn(names)
         if known is None:
-            self.made, self.values = self.shape, freeze_map(values)
+            self.made, self.values = self.shape, freeze_map(values, made=True)
         else:
             self.made, freeze = known
             self.values = freeze(tuple(values.values()))
@@ -81,7 +82,7 @@ class Run:
         if len(self._known) == _SHAPES_MAX or not can_share(names):
             return None
         shape = Shape(Kind.TASK, self._fixed, self.names, names)
-        self._known[names] = shape, freezer(names)
+        self._known[names] = shape, freezer(names, made=True)
         return self._known[names]
 
     def _merged(self, names: tuple[str, ...], values: dict[str, Any]) -> dict[str, Any]:

@@ -17,15 +17,14 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from provd.common import clock
-from provd.producer.activity import after_task
+from provd.producer import forks
 from provd.producer.context import current_task
-from provd.producer.iteration import Run
-from provd.producer.leaving import settle
 from provd.producer.outcome import tell
 from provd.producer.process import producer
 from provd.producer.workflow import current_workflow
 
 if TYPE_CHECKING:
+    from provd.producer.iteration import Run
     from provd.producer.task import Task
 
 T = TypeVar("T")
@@ -74,6 +73,10 @@ class _Recorder:
         workflow = current_workflow()
         if workflow is None or workflow.channel is None:
             return None
+        with forks.loading:  # nothing of it is needed before the first loop of a workflow
+            from provd.producer.iteration import Run
+            from provd.producer.leaving import settle
+
         if workflow.channel.withheld:
             settle(workflow.channel)
         return Run(self.name, self.item, self.parent, workflow.channel, frame)
@@ -85,6 +88,8 @@ class _Recorder:
             if run is not None:
                 run.fail(error)
         elif run is not None and run.channel.withheld:
+            from provd.producer.leaving import settle
+
             settle(run.channel)
 
 
@@ -135,6 +140,8 @@ class Loop(_Recorder, Generic[T]):
             _forget(at_close, run)
 
     def _light_iterations(self, run: Run, items: Iterator[T]) -> Generator[T, None, None]:
+        from provd.producer.activity import after_task  # loaded by now, with the run
+
         before, self._run = self._run, run
         channel, shape, parent, freeze = run.channel, run.shape, run.parent, run.freeze
         at_close = producer().at_close

@@ -4,6 +4,8 @@
   `__len__` or `__repr__` of the user's is not called, and an object that loads lazily stays as it is.
 - An identity is a serial number of this process, never `id()`, which a later object may have again. A weak reference
   holds it: nothing lives longer for being recorded.
+- Each task that hands an object on makes a new version of it: what a later task used is known to be what the earlier
+  one made, and not what a third one made of it afterwards.
 """
 
 from __future__ import annotations
@@ -37,8 +39,20 @@ _MISSING = object()
 #: What to record of the objects of a type, by the identity of the type (which is kept alive here).
 _registered: dict[int, tuple[type, Callable[[Any], Any]]] = {}
 
+
+class _Identity:
+    """What is known of an object while it lives: its number, and how many tasks have generated it."""
+
+    __slots__ = ("ref", "serial", "version")
+
+    def __init__(self, ref: weakref.ref[Any], serial: int) -> None:
+        self.ref = ref
+        self.serial = serial
+        self.version = 0
+
+
 _serials = itertools.count(1)
-_known: dict[int, tuple[weakref.ref[Any], int]] = {}
+_known: dict[int, _Identity] = {}
 
 
 def register(type_: type[T], function: Callable[[T], Any], /) -> None:
@@ -120,7 +134,7 @@ def dataclass_fields(value: Any) -> dict[str, Any] | None:
     return found
 
 
-def summary(value: Any) -> dict[str, Any] | None:
+def summary(value: Any, made: set[int] | None = None) -> dict[str, Any] | None:
     """An array, tensor or data frame in short, or None for anything else. Its data is not touched."""
     kind = type(value)
     home = _home(kind)
@@ -134,47 +148,60 @@ def summary(value: Any) -> dict[str, Any] | None:
     size = _of_library(value, kind, "nbytes")
     if isinstance(size, int):
         said["bytes"] = int(size)
-    return said
+    return _with_identity(said, value, made)
 
 
-def identify(value: Any) -> dict[str, Any]:
-    """An object by its type, its name if it is a function or a class, and its identity, if it can have one."""
+def identify(value: Any, made: set[int] | None = None) -> dict[str, Any]:
+    """An object by its type, its name if it is a function or a class, and its identity, if it can have one.
+
+    `made` is given where a task hands the object on: the numbers of those that it has handed on already.
+    """
     kind = type(value)
     said: dict[str, Any] = {"type": name_of(kind)}
     if kind is FunctionType:
         said["name"] = f"{value.__module__}.{value.__qualname__}"
     elif issubclass(kind, type):
         said["name"] = name_of(value)
-    serial = _serial(value)
-    if serial is not None:
-        # Late, for `process` imports this: it has a producer before there is an object to name.
-        from provd.producer.process import producer
+    return _with_identity(said, value, made)
 
-        said["object"] = f"{producer().id}#{serial}"
+
+def _with_identity(said: dict[str, Any], value: Any, made: set[int] | None) -> dict[str, Any]:
+    identity = _identity(value)
+    if identity is None:
+        return said
+    # Late, for `process` imports this: it has a producer before there is an object to name.
+    from provd.producer.process import producer
+
+    if made is not None and identity.serial not in made:
+        made.add(identity.serial)
+        identity.version += 1
+    said["object"] = f"{producer().id}#{identity.serial}"
+    if identity.version:
+        said["version"] = identity.version
     return said
 
 
-def _serial(value: Any) -> int | None:
+def _identity(value: Any) -> _Identity | None:
     key = id(value)
     found = _known.get(key)
-    if found is not None and found[0]() is value:
-        return found[1]
+    if found is not None and found.ref() is value:
+        return found
     if len(_known) >= _IDENTITIES_MAX:
         return None
 
     def forget(dead: weakref.ref[Any]) -> None:
         entry = _known.get(key)
-        if entry is not None and entry[0] is dead:
+        if entry is not None and entry.ref is dead:
             del _known[key]
 
     try:
-        entry = (weakref.ref(value, forget), next(_serials))
+        entry = _Identity(weakref.ref(value, forget), next(_serials))
     except TypeError:
         return None
     if found is not None:
         _known[key] = entry  # the address of one that is gone, and was not forgotten yet
-        return entry[1]
-    return _known.setdefault(key, entry)[1]  # of two threads at once, one gives the number
+        return entry
+    return _known.setdefault(key, entry)  # of two threads at once, one gives the number
 
 
 def _home(kind: type) -> str | None:

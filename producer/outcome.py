@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from provd.common.record import Record, Status
 from provd.producer.interrupts import pass_on
-from provd.producer.rules import current_rules
-from provd.producer.secrets import EDGE
 
 #: Characters of an error's message and of its traceback that are kept; the end of a traceback says most.
 STDERR_MAX = 16_384
@@ -34,8 +32,7 @@ class Terminated(BaseException):
     """SIGTERM, as that by which a process ends. Never raised."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A status, and the error behind it."""
 
     status: Status
@@ -124,9 +121,21 @@ def _traceback_of(error: BaseException) -> str:
 
 def tail_of(text: str, room: int) -> str:
     """The end of what a program wrote."""
-    return text if len(text) <= room else current_rules().secrets.output(text[-room - EDGE :])[-room:]
+    return text if len(text) <= room else _masked(text[-room - _edge() :])[-room:]
 
 
 def _head(text: str) -> str:
     room = STDERR_MAX
-    return text if len(text) <= room else current_rules().secrets.output(text[: room + EDGE])[:room]
+    return text if len(text) <= room else _masked(text[: room + _edge()])[:room]
+
+
+def _edge() -> int:
+    from provd.producer.secrets import EDGE  # rare: there is more text than a record keeps
+
+    return EDGE
+
+
+def _masked(text: str) -> str:
+    from provd.producer.rules import current_rules
+
+    return current_rules().secrets.output(text)

@@ -1,7 +1,8 @@
-"""The producer of this process: its id, its channels, its sender, and what happens at fork and exit.
+"""This process as a producer: which one it is, and what happens to it at fork and exit.
 
-- Nothing starts before the first workflow or task.
-- A forked child is a new producer: fresh id, empty channels, no thread until it captures something.
+- What a producer is made of is loaded with the first one, and not with `import provd`: most of it is of no use to a
+  program that only imports an instrumented module.
+- A fork waits for that: a child born in the middle of an import would inherit locks that nobody releases.
 - At exit the sender drains within `exit_drain_s`, by `atexit`, and by `multiprocessing.util.Finalize` in children of
   `multiprocessing`, where `atexit` does not run.
 """
@@ -9,259 +10,27 @@
 from __future__ import annotations
 
 import atexit
-import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING
 
-from provd.common import ids
-from provd.common.settings import Settings, load_leniently
+from provd.producer import forks
 from provd.producer.border import guarded
-from provd.producer.broker import guard_forks
-from provd.producer.channel import Channel
-from provd.producer.code import read_code
-from provd.producer.environment import read_environment
-from provd.producer.framing import Limits
-from provd.producer.identity import Identity, read_identity
-from provd.producer.journal import Journal
-from provd.producer.marks import Marks
-from provd.producer.outcome import Terminated, outcome_of
-from provd.producer.rules import use_rules
-from provd.producer.sender import Sender
-from provd.producer.warning import warn_once
+from provd.producer.outcome import Terminated
 
 if TYPE_CHECKING:
-    from provd.common.spool import SpoolWriter
-    from provd.producer.sampler import Sampler
+    from provd.common.settings import Settings
+    from provd.producer.producer import Producer
     from provd.producer.termination import Termination
 
 #: `multiprocessing` runs finalizers of higher priority first; ours follows those of queues and managers.
 _FINALIZE_PRIORITY = -100
 
-
-class Producer:
-    """This process, as a producer."""
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        """Reads the settings from the environment unless they are given."""
-        self.settings = settings or _read_settings()
-        use_rules(self.settings)
-        self.identity: Identity = read_identity()
-        self.id = ids.new_producer_id()
-        #: Numbers the tasks of this producer, whatever their workflow.
-        self._tasks = itertools.count(1)
-        self._channels: dict[str, Channel] = {}
-        #: Channels of ended workflows that somebody still holds, and marks of all that were let go of.
-        self._resting: WeakValueDictionary[str, Channel] = WeakValueDictionary()
-        self._ended = Marks()
-        self._lock = threading.RLock()  # a signal handler may interrupt its holder
-        self._sender: Sender | None = None
-        self._closed: Sender | None = None
-        self._sampler: Sampler | None = None
-        self._journal: Journal | None = None
-        #: Called with the error the process ends with, if any, before goodbye: workflows that are still open.
-        self.at_close: list[Callable[[BaseException | None], None]] = []
-
-    @cached_property
-    def code(self) -> dict[str, Any]:
-        """Which code runs; read once."""
-        return read_code()
-
-    @cached_property
-    def environment(self) -> dict[str, Any]:
-        """What it runs in; read once."""
-        return read_environment(self.settings, self.identity.scheduler)
-
-    def channel(self, workflow_id: str, campaign_id: str | None) -> Channel:
-        """This process' channel of a workflow, made on first use."""
-        with self._lock:
-            channel = self._channels.get(workflow_id)
-            if channel is None:
-                channel = self._resting.get(workflow_id) or self._new_channel(workflow_id, campaign_id)
-                self._take_on(channel)
-            return channel
-
-    def _take_on(self, channel: Channel) -> None:
-        """Send for a channel, a new one or one that was let go of."""
-        with self._lock:
-            channel.rests = False
-            self._channels[channel.workflow_id] = channel
-            if self._sender is not None:
-                self._sender.add(channel)
-
-    def _in_use(self) -> tuple[Channel, ...]:
-        """The channels as they are now: the sender's thread lets go of some while others go through them."""
-        with self._lock:
-            return tuple(self._channels.values())
-
-    def _rest(self, channel: Channel) -> bool:
-        """Let go of a channel, unless it has something to say after all. Called by the sender's thread."""
-        with self._lock:
-            channel.rests = True  # first: who says something from here on brings it back
-            if not channel.is_settled:
-                channel.rests = False
-                return False
-            self._ended.add(channel.workflow_id)
-            if self._channels.get(channel.workflow_id) is channel:
-                del self._channels[channel.workflow_id]
-                self._resting[channel.workflow_id] = channel
-            return True
-
-    def _new_channel(self, workflow_id: str, campaign_id: str | None) -> Channel:
-        limits = Limits(self.settings.frame_messages, self.settings.frame_bytes)
-        # Where it may have had a channel that is gone, nobody knows its last number: to the books it is a new producer.
-        producer_id = ids.new_producer_id() if workflow_id in self._ended else self.id
-        if self.settings.durability == "disk":
-            from provd.producer.durable import DurableChannel
-
-            channel: Channel = DurableChannel(
-                workflow_id,
-                campaign_id,
-                producer_id,
-                self.identity,
-                limits,
-                self._tasks,
-                lambda: self.journal,
-            )
-        else:
-            channel = Channel(workflow_id, campaign_id, producer_id, self.identity, limits, self._tasks)
-        channel.telemetry = self.settings.telemetry_groups
-        return channel
-
-    @property
-    def journal(self) -> Journal:
-        """What this process has on disk; nothing is touched before there is something to write."""
-        if self._journal is None:
-            with self._lock:
-                self._journal = self._journal or Journal(self._open_spool())
-        return self._journal
-
-    @property
-    def has_sender(self) -> bool:
-        """Whether this process has said anything since its last goodbye."""
-        return self._sender is not None
-
-    @property
-    def sender(self) -> Sender:
-        """The sender, started on first use."""
-        return self._sender or self._start()
-
-    def _start(self) -> Sender:
-        if self._closed is not None and sys.is_finalizing():
-            return self._closed  # finalizers run on when nothing can be imported, started or locked any more
-        with self._lock:
-            if self._sender is None:
-                sender = Sender(
-                    self.settings,
-                    self.settings.resolved_broker_url(),
-                    self.journal,
-                    self._rest,
-                    self._take_on,
-                )
-                for channel in self._channels.values():
-                    sender.add(channel)
-                guard_forks()
-                try:
-                    sender.start()
-                except RuntimeError:
-                    pass  # the interpreter is going down: the exit spools what is left
-                _drain_at_exit()
-                self._sender = sender
-                if self.settings.drain_on_sigterm:
-                    _drain_on_sigterm(self.settings.exit_drain_s)
-            return self._sender
-
-    def sample(self, channel: Channel) -> None:
-        """Take part in sampling this node for a workflow, if that is asked for."""
-        if self.settings.sample_interval_s is None:
-            return
-        if self._sampler is None:
-            from provd.producer.sampler import Sampler
-
-            self._sampler = Sampler(self.settings.sample_interval_s, self._wake_sender)
-        self._sampler.watch(channel)
-
-    def stop_sampling(self, channel: Channel) -> None:
-        """Take the last sample for a workflow that ends in this process."""
-        if self._sampler is not None:
-            self._sampler.release(channel)
-
-    def _wake_sender(self) -> None:
-        if self._sender is not None:
-            self._sender.wake()
-
-    def _open_spool(self) -> SpoolWriter:
-        from provd.common.spool import SpoolWriter
-
-        return SpoolWriter(
-            self.settings.spool_path,
-            self.id,
-            ceiling_bytes=self.settings.spool_ceiling_bytes,
-            free_floor=self.settings.spool_free_floor,
-            hostname=self.identity.hostname,
-        )
-
-    def reset_after_fork(self) -> None:
-        """Become the producer of the child: the parent's messages, thread and connection are the parent's."""
-        self.id = ids.new_producer_id()
-        self._lock = threading.RLock()
-        if self._journal is not None:
-            self._journal.forget()
-        self._journal = None
-        self._sender = None
-        if self._sampler is not None:
-            self._sampler.abandon()
-        self._sampler = None
-        self.at_close = []
-        self._tasks = itertools.count(1)
-        self._ended = Marks()
-        for channel in [*self._channels.values(), *self._resting.values()]:
-            channel.reset(self.id, self._tasks)
-
-    def settle(self) -> None:
-        """Say what is known of the loop iterations that this thread has left."""
-        for channel in self._in_use():
-            if channel.withheld:
-                from provd.producer.leaving import settle
-
-                settle(channel)
-
-    def close(self, error: BaseException | None = None) -> None:
-        """Say goodbye in every channel and drain. Idempotent; a later message starts a new sender.
-
-        `error` is what ends the process, if that is known better than by what Python keeps of it.
-        """
-        if self._sender is None:
-            return
-        error = error or _last_error()
-        for stop in list(self.at_close):
-            stop(error)
-        sender, self._sender, self._closed = self._sender, None, self._sender
-        for channel in self._in_use():
-            if not channel.is_closed:
-                channel.close(outcome_of(error))
-        sender.close(self.settings.exit_drain_s)
-
-
-def _last_error() -> BaseException | None:
-    """The uncaught exception the program ends with: it has been printed, and kept in `sys`, by then."""
-    error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    return error
-
-
-def _read_settings() -> Settings:
-    settings, wrong = load_leniently()
-    for error in wrong:
-        warn_once("settings", f"{error}; the program goes on with the default")
-    return settings
-
-
-_producer: Producer | None = None
+#: The producer, once there is one; `producer` makes it.
+current: Producer | None = None
 _producer_lock = threading.RLock()
 _exit_pid = 0
 _termination: Termination | None = None
@@ -269,26 +38,35 @@ _termination: Termination | None = None
 
 def producer() -> Producer:
     """The producer of this process, made on first use."""
-    global _producer
-    if _producer is None:
+    global current
+    if current is None:
         with _producer_lock:
-            if _producer is None:
-                _producer = Producer()
-    return _producer
+            if current is None:
+                current = _new_producer()
+    return current
+
+
+def _new_producer(settings: Settings | None = None) -> Producer:
+    with forks.loading:
+        from provd.producer.producer import Producer
+
+        return Producer(settings)
 
 
 @contextmanager
 def replaced_producer(settings: Settings) -> Iterator[Producer]:
     """Be another producer, with these settings, for the length of a block; for tests of instrumented code."""
-    global _producer
-    before, _producer = _producer, Producer(settings)
-    mine = _producer
+    global current
+    before, current = current, _new_producer(settings)
+    mine = current
     try:
         yield mine
     finally:
         mine.close()
-        _producer = before
+        current = before
         if before is not None:
+            from provd.producer.rules import use_rules
+
             use_rules(before.settings)
 
 
@@ -298,12 +76,18 @@ def flush(timeout: float | None = None) -> bool:
     Returns False when `timeout` (seconds; by default the exit deadline) ran out first; the messages are then still
     on their way.
     """
-    current = producer()
-    current.settle()
-    return current.sender.flush(current.settings.exit_drain_s if timeout is None else timeout)
+    mine = producer()
+    mine.settle()
+    return mine.sender.flush(mine.settings.exit_drain_s if timeout is None else timeout)
 
 
-def _drain_at_exit() -> None:
+def last_error() -> BaseException | None:
+    """The uncaught exception the program ends with: it has been printed, and kept in `sys`, by then."""
+    error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    return error
+
+
+def drain_at_exit() -> None:
     """Have `close` run at the end of this process, however its end is organised. Once per process."""
     global _exit_pid
     pid = os.getpid()
@@ -317,7 +101,7 @@ def _drain_at_exit() -> None:
         util.Finalize(None, _at_exit, exitpriority=_FINALIZE_PRIORITY)
 
 
-def _drain_on_sigterm(deadline_s: float) -> None:
+def drain_on_sigterm(deadline_s: float) -> None:
     """Have SIGTERM drain; tried again by every sender until it is the main thread that starts one."""
     global _termination
     if _termination is None:
@@ -329,19 +113,19 @@ def _drain_on_sigterm(deadline_s: float) -> None:
 
 
 def _leave() -> None:
-    if _producer is not None:
-        _producer.close(Terminated())
+    if current is not None:
+        current.close(Terminated())
 
 
 def _flush_all() -> None:
-    if _producer is not None and _producer.has_sender:
+    if current is not None and current.has_sender:
         flush()
 
 
 def _at_exit() -> None:
-    if _producer is not None:
+    if current is not None:
         with guarded:
-            _producer.close()
+            current.close()
         _keep_interrupt()
 
 
@@ -351,7 +135,7 @@ def _keep_interrupt() -> None:
     CPython remembers an uncaught `KeyboardInterrupt` in a flag that every `exec` of source text resets, and importing
     `redis` in the drain does that. An `exec` that is interrupted sets it again.
     """
-    if isinstance(_last_error(), KeyboardInterrupt) and not hasattr(sys, "ps1"):
+    if isinstance(last_error(), KeyboardInterrupt) and not hasattr(sys, "ps1"):
         try:
             exec("raise KeyboardInterrupt")  # noqa: S102 - constant text
         except KeyboardInterrupt:
@@ -361,8 +145,8 @@ def _keep_interrupt() -> None:
 def _after_fork_in_child() -> None:
     global _producer_lock
     _producer_lock = threading.RLock()
-    if _producer is not None:
-        _producer.reset_after_fork()
+    if current is not None:
+        current.reset_after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from provd.producer.channel import Channel
     from provd.producer.journal import Journal
 
-#: Seconds between two looks, doubled up to the second figure while they bring nothing.
-_ASK_S = (1.0, 5.0)
+#: Seconds between two looks, doubled up to the second figure while they bring nothing; from then on the process looks
+#: when it wakes for its heartbeat, and once in the third figure at least.
+_ASK_S = (1.0, 5.0, 60.0)
 
 #: Seconds between two looks at the end of the process.
 _ASK_AT_END_S = 0.05
@@ -45,7 +46,7 @@ class Receipts:
         """Whether something was sent, or is to be, that the store has not confirmed."""
         return any(channel.awaits_receipts for channel in channels)
 
-    def ask(self, broker: Broker, channels: Sequence[Channel]) -> bool:
+    def ask(self, broker: Broker, channels: Sequence[Channel], next_beat: float = 0.0) -> bool:
         """Read what is new; says whether anything was. Raises `BrokerUnavailable`."""
         news = False
         awaiting = [channel for channel in channels if channel.awaits_receipts]
@@ -60,6 +61,8 @@ class Receipts:
             self._journal.acquit(channel, receipts)
         self._ask_s = _ASK_S[0] if news else min(2 * self._ask_s, _ASK_S[1])
         self.due_at = clock.monotonic() + self._ask_s
+        if self._ask_s == _ASK_S[1] and self.due_at < next_beat:
+            self.due_at = min(next_beat, clock.monotonic() + _ASK_S[2])
         if clock.monotonic() >= self._gaps_at:
             self._look_for_gaps(broker, channels)
         return news

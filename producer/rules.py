@@ -5,17 +5,18 @@ Those of the settings once a producer has read them, the defaults before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from provd.common.settings import Settings
 from provd.producer.secrets import Secrets
+
+if TYPE_CHECKING:
+    from provd.common.settings import Settings
 
 #: Most items that one row of values takes in all.
 WALK_MAX = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """How large a value may be, and what of it is masked."""
 
     #: Characters of a text, or bytes.
@@ -40,16 +41,23 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
-_current: Rules | None = None
+#: The rules in force, once something is recorded; `current_rules` makes them.
+current: Rules | None = None
 
 
 def current_rules() -> Rules:
     """The rules in force."""
-    return _current or use_rules(Settings())
+    return current or _default_rules()
+
+
+def _default_rules() -> Rules:
+    from provd.common.settings import Settings  # it takes long to import, and a producer has it
+
+    return use_rules(Settings())
 
 
 def use_rules(settings: Settings) -> Rules:
     """Put the rules of these settings in force."""
-    global _current
-    _current = rules_of(settings)
-    return _current
+    global current
+    current = rules_of(settings)
+    return current

@@ -18,18 +18,22 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from provd.common import clock
 from provd.common.errors import BrokerUnavailable
 from provd.common.settings import Settings
+from provd.producer import forks, tracing
 from provd.producer.backlog import Backlog
-from provd.producer.broker import Broker
-from provd.producer.channel import Channel
+from provd.producer.channel import ENTRY_BYTES, Channel
 from provd.producer.framing import Limits
 from provd.producer.journal import Journal
 from provd.producer.receipts import Receipts
 from provd.producer.shipping import Shipping
 from provd.producer.warning import warn_once
+
+if TYPE_CHECKING:
+    from provd.producer.broker import Broker
 
 #: Seconds before Redis is tried again after it failed, doubled each time up to the second figure, and jittered.
 _RETRY_S = (0.5, 10.0)
@@ -107,11 +111,15 @@ class Sender:
         self._flush_asked = 0
         self._flush_done = 0
         self._closing = False
+        self._has_traces = False
         self._deadline = 0.0
         self._retry_at = 0.0
         self._retry_s = _RETRY_S[0]
         self._next_beat = clock.monotonic() + settings.heartbeat_s
-        self._high_water = int(settings.buffer_bytes * _HIGH_WATER)
+        #: Bytes, and tasks, of a channel at which its callers cut it themselves. A frame's worth of tasks: soon after
+        #: they were said they are still in the processor's cache, and few enough for the garbage collector.
+        self.high_water = int(settings.buffer_bytes * _HIGH_WATER)
+        self.entries_max = min(self.high_water // ENTRY_BYTES, settings.frame_messages)
         self._thread = threading.Thread(target=self._run, name="provd-sender", daemon=True)
 
     def start(self) -> None:
@@ -146,15 +154,17 @@ class Sender:
         self._journal.seal()
 
     def relieve(self, channel: Channel) -> None:
-        """Cut a channel that is over the high-water mark; spool when the queue is full."""
+        """Cut a channel of which much waits; spool when the queue is full."""
         if channel.rests:
             self._revive(channel)
-        if channel.waiting_bytes < self._high_water:
+        waiting = len(channel.entries) + len(channel.light)
+        if waiting < self.entries_max and channel.waiting_bytes < self.high_water:
             return
         self._backlog.add(channel)
         if self._backlog.size > self._settings.buffer_bytes:
             self._backlog.spool()
-        self._wake_now()
+        if self._backlog.size >= self.high_water:
+            self._wake_now()
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all that was said before is accepted by Redis or the disk; False when time ran out first."""
@@ -216,7 +226,9 @@ class Sender:
             due = min(due, max(self._retry_at, self._shipping.rests_until))
         if self._broker_url and self._receipts.are_awaited(self._channels):
             due = min(due, max(self._retry_at, self._receipts.due_at))
-        return due
+        return min(
+            [due, *(channel.account.restate_at for channel in self._channels if channel.account.has_news)]
+        )
 
     def _has_news(self) -> bool:
         return (
@@ -227,8 +239,13 @@ class Sender:
 
     def _round(self) -> None:
         ticket = self._flush_asked
+        self._look_for_traces()
+        if self._closing or ticket > self._flush_done:
+            self._hurry_accounts()
         for channel in self._channels:
-            self._backlog.add(channel)
+            # A look is much cheaper than a cut, and of ten thousand workflows most are silent.
+            if channel.has_news or channel.open or channel.is_durable:
+                self._backlog.add(channel)
         self._journal.sync()
         self._send_backlog()
         if clock.monotonic() >= self._next_beat:
@@ -242,6 +259,18 @@ class Sender:
             with self._flushed:
                 self._flush_done = max(self._flush_done, ticket)
                 self._flushed.notify_all()
+
+    def _look_for_traces(self) -> None:
+        """The program may have loaded OpenTelemetry meanwhile: once it has, it has for good."""
+        if not self._has_traces and tracing.is_loaded():
+            self._has_traces = True
+            for channel in self._channels:
+                channel.look_around()
+
+    def _hurry_accounts(self) -> None:
+        """Have all that is counted said with the next cut."""
+        for channel in self._channels:
+            channel.account.restate_at = 0.0
 
     def _let_go(self) -> None:
         """Let go of channels that have nothing more to say: a process may run a hundred thousand workflows."""
@@ -266,7 +295,7 @@ class Sender:
                 self._shipping.slice(broker)
                 self._retry_s = _RETRY_S[0]
             if asks:
-                self._receipts.ask(broker, self._channels)
+                self._receipts.ask(broker, self._channels, self._next_beat)
         except BrokerUnavailable as error:
             self._lose_broker(error)
         self._journal.trim()
@@ -308,6 +337,7 @@ class Sender:
             backlog.is_refused = False
 
     def _spool_all(self) -> None:
+        self._hurry_accounts()
         for channel in self._channels:
             self._backlog.add(channel)
         self._backlog.spool()
@@ -323,7 +353,7 @@ class Sender:
             return None
         try:
             if self._broker is None:
-                self._broker = Broker(
+                self._broker = _broker_type()(
                     self._broker_url,
                     namespace=self._settings.namespace,
                     buckets=self._settings.buckets,
@@ -352,7 +382,12 @@ class Sender:
             f"Redis {error}; messages go to the spool {self._settings.spool_path} and follow from there when it answers;"
             " what is left at exit, `provd replay` brings in",
         )
-        self._broker = None
+        broker, self._broker = self._broker, None
+        if broker is not None:
+            try:
+                broker.close()  # one that refused is connected still, and the garbage collector may be off
+            except BrokerUnavailable:
+                pass
         self._retry_at = clock.monotonic() + self._retry_s * _jitter(0.5, 1.5)
         self._retry_s = min(2 * self._retry_s, _RETRY_S[1])
 
@@ -364,6 +399,14 @@ class Sender:
             broker.beat([channel for channel in channels if channel.sent])
         except BrokerUnavailable as error:
             self._lose_broker(error)
+
+
+def _broker_type() -> type[Broker]:
+    """Imported here, with all that talks to Redis: the program's own threads have no use for it."""
+    with forks.loading_client:
+        from provd.producer.broker import Broker
+
+    return Broker
 
 
 def _jitter(low: float, high: float) -> float:

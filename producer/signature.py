@@ -69,6 +69,14 @@ class Signature:
         if self._positional and self._all[0] in _RECEIVERS:
             self._skip |= {self._all[0]}
 
+    @property
+    def plain_names(self) -> tuple[str, ...] | None:
+        """The names, where a call by place or by name, in their order, has a value for each and none is hidden."""
+        names = self.names
+        if names is None or not self._keeps_all or self._positional != len(self._all):
+            return None
+        return None if current_rules().secrets.positions(names) else names
+
     def declares(self, name: str) -> bool:
         """Whether the function itself takes a keyword of this name."""
         return not self._known or name in self._all or self._var_keyword is not None

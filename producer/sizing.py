@@ -11,7 +11,7 @@ from typing import Any
 
 import msgpack
 
-from provd.common import wire
+from provd.common import packing
 
 #: Fields of a record that stay text, with this much of them kept; of a traceback the end says most.
 _TEXT_KEPT = 2048
@@ -76,7 +76,7 @@ class _Part:
         A container loses its largest parts if that saves enough, or leaves no more than `keep` of it; else all.
         """
         before = self.pieces[index]
-        key = wire.unpack(self.keys[index]) if self.is_record and self.keys is not None else None
+        key = packing.unpack(self.keys[index]) if self.is_record and self.keys is not None else None
         after = _shrunk(before, excess, keep) if key is None else _short_field(key, before, excess, keep)
         if len(after) >= len(before):
             return 0
@@ -86,7 +86,7 @@ class _Part:
     def leave_out(self, excess: int) -> None:
         """The last resort: of very many values keep the first names, or nothing but the places."""
         if self._whole:
-            self._whole = wire.pack({"…": wire.unpack(_summary(self._whole))})
+            self._whole = packing.pack({"…": packing.unpack(_summary(self._whole))})
         elif self.keys is None:
             self.pieces = [_NIL] * len(self.pieces)
         elif not self.is_record:
@@ -94,8 +94,8 @@ class _Part:
             excess += 64
             while excess > 0 and self.pieces:
                 excess -= len(self.pieces.pop()) + len(self.keys.pop())
-            self.keys.append(wire.pack("…"))
-            self.pieces.append(wire.pack({"type": "dict", "length": count, "too_large": True}))
+            self.keys.append(packing.pack("…"))
+            self.pieces.append(packing.pack({"type": "dict", "length": count, "too_large": True}))
 
     def packed(self) -> bytes:
         """The part as it is now."""
@@ -192,7 +192,7 @@ def _summary(packed: bytes) -> bytes:
         said["length"] = _unpacker(packed).read_array_header()
     elif kind in ("str", "bytes"):
         said["length"] = len(_raw(packed))
-    return wire.pack({**said, "bytes": len(packed), "too_large": True})
+    return packing.pack({**said, "bytes": len(packed), "too_large": True})
 
 
 def _of_cut(packed: bytes) -> dict[str, Any]:
@@ -215,8 +215,8 @@ def _short_field(key: str, packed: bytes, excess: int, keep: float) -> bytes:
         if len(text) <= _TEXT_KEPT:
             return packed
         if key in _KEPT_FROM_THE_END:
-            return wire.pack(f"… {len(text) - _TEXT_KEPT} characters\n{text[-_TEXT_KEPT:]}")
-        return wire.pack(f"{text[:_TEXT_KEPT]}\n… {len(text) - _TEXT_KEPT} characters")
+            return packing.pack(f"… {len(text) - _TEXT_KEPT} characters\n{text[-_TEXT_KEPT:]}")
+        return packing.pack(f"{text[:_TEXT_KEPT]}\n… {len(text) - _TEXT_KEPT} characters")
     if kind == "list":
-        return wire.pack([f"… {_unpacker(packed).read_array_header()} items, {len(packed)} bytes"])
+        return packing.pack([f"… {_unpacker(packed).read_array_header()} items, {len(packed)} bytes"])
     return _shrunk(packed, excess, keep)

@@ -6,34 +6,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from provd.common.clock import to_datetime
+from provd.common import clock
 from provd.common.ids import task_id
 from provd.common.record import STATUSES, Kind, Record, Status
-from provd.common.wire import Shape
-from provd.producer.activity import (
-    Activity,
-    Capture,
-    Options,
-    Outputs,
-    Telemetry,
-    after_task,
-    groups_asked,
-    start_reading,
-    tags_of,
-    text_or_none,
-)
+from provd.producer import forks
 from provd.producer.border import guarded
-from provd.producer.capture import convert, freeze_map
-from provd.producer.channel import Channel, TaskEntry
 from provd.producer.context import current_task, leave_task
 from provd.producer.outcome import STDERR_MAX, Outcome, outcome_of, tail_of
 from provd.producer.warning import warn_once
 from provd.producer.workflow import current_workflow
-from provd.producer.wrapping import capture as capture_calls
+
+if TYPE_CHECKING:
+    from provd.producer.activity import Capture, Outputs, Telemetry
+    from provd.producer.channel import Channel
+    from provd.producer.entry import TaskEntry
 
 #: Bytes of a task's `data` that are kept.
 DATA_MAX = 1 << 20
@@ -90,6 +80,11 @@ def task(
         telemetry: What its process uses, at start and end: True, or groups of `cpu`, `memory`, `disk`, `network`,
             `process` and `gpu`. By default as the setting `telemetry` says.
     """
+    with forks.loading:
+        from provd.producer.activity import Options
+        from provd.producer.calls import Calls
+        from provd.producer.wrapping import capture as capture_calls
+
     options = Options(outputs, tags, metadata, subtype, capture, skip, agent_id, light, telemetry)
 
     def decorate(function: Any) -> Any:
@@ -98,7 +93,7 @@ def task(
         if isinstance(function, type) or not callable(function):
             warn_once("decorated", f"{function!r:.200} is no function: it is as it was, and is not captured")
             return function
-        return capture_calls(function, Activity(function, options), light=light)
+        return capture_calls(function, Calls(function, options), light=light)
 
     return decorate if fn is None else decorate(fn)
 
@@ -125,6 +120,7 @@ class Task:
         agent_id: str | None = None,
         group_id: str | None = None,
         parent: Task | str | None = None,
+        depends_on: Task | str | Iterable[Task | str] = (),
         submitted_at: int | None = None,
         started_at: int | None = None,
         telemetry: Telemetry | None = None,
@@ -132,7 +128,7 @@ class Task:
         """Begin a task.
 
         `submitted_at` and `started_at` are UTC milliseconds, for what began earlier or elsewhere; `parent` is a task
-        or its id, instead of the current one. `telemetry` is that of `provd.task`; of what began earlier there is
+        or its id, instead of the current one; `depends_on` are tasks that this one builds on. `telemetry` is that of `provd.task`; of what began earlier there is
         none.
         """
         self._generated: dict[str, Any] = {}
@@ -143,15 +139,16 @@ class Task:
         #: The task's id; None outside of a workflow.
         self.task_id: str | None = None
         with guarded:
+            activity, values, _ = _machinery()
             fixed = {
                 "activity_id": activity_id,
                 "subtype": subtype,
                 "agent_id": agent_id,
                 "group_id": group_id,
             }
-            stated: Record = {key: text_or_none(value) for key, value in fixed.items()}
-            stated["tags"] = tags_of(tags)
-            stated["custom_metadata"] = convert(dict(metadata)) if metadata else None
+            stated: Record = {key: activity.text_or_none(value) for key, value in fixed.items()}
+            stated["tags"] = activity.tags_of(tags)
+            stated["custom_metadata"] = values.convert(dict(metadata)) if metadata else None
             if submitted_at is not None:
                 submitted_at = _instant("submitted_at", submitted_at)
             if submitted_at is not None:
@@ -159,8 +156,16 @@ class Task:
             if started_at is not None:
                 started_at = _instant("started_at", started_at)
             # Of what began earlier there are no readings.
-            groups = groups_asked(telemetry) if started_at is None else ()
+            groups = activity.groups_asked(telemetry) if started_at is None else ()
             self._begin(stated, used or {}, parent, groups, started_at)
+            if depends_on:
+                self._note_dependencies(depends_on)
+
+    def _note_dependencies(self, tasks: Task | str | Iterable[Task | str]) -> None:
+        if self._entry is not None:
+            from provd.producer.dependencies import ids_of, note_dependencies
+
+            note_dependencies(self._entry, ids_of(tasks))
 
     def _begin(
         self,
@@ -174,17 +179,20 @@ class Task:
         channel = workflow.channel if workflow is not None else None
         if channel is None:
             return
-        shape = Shape(Kind.TASK, tuple((key, value) for key, value in stated.items() if value is not None))
+        activity, values, wire = _machinery()
+        shape = wire.Shape(
+            Kind.TASK, tuple((key, value) for key, value in stated.items() if value is not None)
+        )
         above = parent.task_id if isinstance(parent, Task) else parent or current_task.get()
         asked = channel.telemetry if groups is None else groups
-        reading = start_reading(asked) if asked else None
-        entry = channel.begin(shape, freeze_map(used), above)
+        reading = activity.start_reading(asked) if asked else None
+        entry = channel.begin(shape, values.freeze_map(used), above)
         entry.reading = reading
         if started_at is not None:
             entry.started_at = started_at / 1000
         self._channel, self._entry = channel, entry
         self.task_id = task_id(entry.producer_id, entry.counter)
-        after_task(channel)
+        activity.after_task(channel)
 
     def generated(self, **values: Any) -> None:
         """Add results, by name."""
@@ -210,6 +218,7 @@ class Task:
         if entry is None or self._channel is None:
             return
         with guarded:
+            activity, values, _ = _machinery()
             self._generated.update(generated)
             extra = self._extra | _outcome(error, status, stderr).fields()
             if stdout is not None:
@@ -217,9 +226,9 @@ class Task:
             if data is not None:
                 extra["data"] = _data(data)
             duration = None if ended_at is None else (ended_at - round(entry.started_at * 1000)) / 1000
-            results = freeze_map(self._generated) if self._generated else None
+            results = values.freeze_map(self._generated, made=True) if self._generated else None
             self._channel.state(entry, extra, results, duration)
-            after_task(self._channel)
+            activity.after_task(self._channel)
 
     def send(self) -> None:
         """State that this happened, at the moment it was made."""
@@ -240,10 +249,26 @@ class Task:
         self.end(error)
 
 
+#: What tasks by hand are made with: `activity`, `capture` and `wire`. Kept, because a finalizer that ends a task may run
+#: when nothing can be imported any more.
+_loaded: tuple[ModuleType, ModuleType, ModuleType] | None = None
+
+
+def _machinery() -> tuple[ModuleType, ModuleType, ModuleType]:
+    global _loaded
+    if _loaded is None:
+        with forks.loading:
+            from provd.common import wire
+            from provd.producer import activity, capture
+
+        _loaded = activity, capture, wire
+    return _loaded
+
+
 def _instant(name: str, value: float) -> int | None:
     """UTC milliseconds that were given; None, and told, where they are no time that a record can hold."""
     try:
-        to_datetime(int(value))
+        clock.to_datetime(int(value))
     except (ValueError, TypeError, OverflowError):
         warn_once(f"task {name}", f"{name} is {str(value)[:40]}, not UTC milliseconds: it is left out")
         return None

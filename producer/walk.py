@@ -8,8 +8,9 @@ A part that is not recorded as it is says so:
 | `{"type", "length", "too_deep": true}`               | a container inside too many others                        |
 | `{"type", "length", "cycle": n}`                     | the same container as the one n levels up                 |
 | `{"type", "bits"}`                                   | an int too long to keep                                   |
-| `{"type", "shape", "dtype", "bytes"}`                | an array, tensor or data frame                            |
+| `{"type", "shape", "dtype", "bytes", "object"}`      | an array, tensor or data frame                            |
 | `{"type", "object"}`                                 | an object; `object` is the same for the same object       |
+| `{..., "version": n}`                                | … as the n-th task that generated it left it              |
 | `{"type", "unreadable": "ValueError"}`               | a value whose own code raised when it was asked           |
 | `"***"`                                              | a credential                                              |
 
@@ -27,7 +28,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from provd.common import clock, wire
+from provd.common import clock, packing
 from provd.producer import objects
 from provd.producer.interrupts import pass_on
 from provd.producer.rules import WALK_MAX, Rules
@@ -60,10 +61,13 @@ _AS_THEIR_ATTRIBUTES = (("argparse", "Namespace"), ("types", "SimpleNamespace"))
 class Walk:
     """One walk, through the values of one row."""
 
-    __slots__ = ("_items_left", "_path", "_rules", "_text_left")
+    __slots__ = ("_items_left", "_made", "_path", "_rules", "_text_left")
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, *, made: bool = False) -> None:
+        """`made`: they are what a task hands on."""
         self._rules = rules
+        #: The numbers of the objects that are handed on.
+        self._made: set[int] | None = set() if made else None
         self._items_left = WALK_MAX
         self._text_left = 4 * rules.message_max
         #: The objects that this one is inside of, by identity (all are alive while they stand here), and their depths.
@@ -147,7 +151,7 @@ class Walk:
             items: Any
             if base is dict:
                 items = self._pairs(list(islice(dict.items(value), room)), depth)
-                packed = wire.pack_odd_map(items) if any(type(key) is tuple for key in items) else items
+                packed = packing.pack_odd_map(items) if any(type(key) is tuple for key in items) else items
             else:
                 packed = self._items(list(islice(base.__iter__(value), room)), type(value), base, depth)
         finally:
@@ -156,7 +160,7 @@ class Walk:
 
     def _items(self, items: list[Any], kind: type, base: type, depth: int) -> list[Any]:
         kinds = _kinds(items)
-        if kinds <= _PLAIN or (kinds == {int} and min(items) in _INT64 and max(items) in _INT64):
+        if kinds <= _PLAIN or (kinds == {int} and _INT64.start <= min(items) and max(items) < _INT64.stop):
             return sorted(items) if base in (set, frozenset) and None not in items else items
         if base in (set, frozenset) and kinds in _SORTABLE:
             items.sort()  # sets have no order: an equal set is recorded equally
@@ -261,7 +265,7 @@ class Walk:
         scalar = _imported("numpy", "generic")
         if scalar is not None and issubclass(kind, scalar):
             return self._numpy_scalar(value, scalar, depth)
-        return objects.summary(value) or objects.identify(value)
+        return objects.summary(value, self._made) or objects.identify(value, self._made)
 
     def _numpy_scalar(self, value: Any, scalar: Any, depth: int) -> Any:
         item = scalar.item(value)

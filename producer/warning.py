@@ -17,9 +17,9 @@ def warn_once(topic: str, message: str) -> None:
     if topic in _said:
         return
     _said.add(topic)
-    import logging
-
     try:
+        import logging  # fails in a finalizer, once the interpreter is going down
+
         logging.getLogger("provd").warning("provd: %s", mask_url(message))
     except Exception:  # noqa: BLE001, S110 - the program's handlers and its stderr, which may be closed, raise anything
         pass

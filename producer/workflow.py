@@ -13,19 +13,22 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from provd.common import clock, ids
 from provd.common.record import Record, Status
-from provd.producer import context
+from provd.producer import context, forks
 from provd.producer.arguments import parsed_ids
 from provd.producer.border import swallow
-from provd.producer.capture import convert
-from provd.producer.channel import Channel
-from provd.producer.identity import automatic_id
+from provd.producer.context import here
 from provd.producer.outcome import Outcome, outcome_of
 from provd.producer.process import producer
+from provd.producer.tracing import is_loaded, trace_fields
 from provd.producer.warning import warn_once
+
+if TYPE_CHECKING:
+    from provd.producer.channel import Channel
+    from provd.producer.fingerprints import Inputs
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,12 +39,6 @@ AUTOMATIC = "auto"
 _COROUTINE = 0x80
 
 _ID_VARIABLES = ("PROVD_WORKFLOW_ID", "PROVD_CAMPAIGN_ID")
-
-#: The workflow that every thread of this process works in, unless its context has one of its own.
-_process_workflow: Workflow | None = None
-
-#: Whether the environment has been asked for a workflow to join; once per process is enough.
-_environment_asked = False
 
 
 class Workflow:
@@ -63,6 +60,9 @@ class Workflow:
         metadata: Mapping[str, Any] | None = None,
         parent_workflow_id: str | None = None,
         persist: bool = False,
+        input_fingerprint: Inputs | None = None,
+        code_ref: str | None = None,
+        config_hash: str | None = None,
     ) -> None:
         self.name = name
         self.workflow_id = workflow_id
@@ -80,6 +80,11 @@ class Workflow:
             "subtype": subtype,
             "tags": list(tags) or None,
             "custom_metadata": dict(metadata) if metadata else None,
+        }
+        self._fingerprints = {
+            "input_fingerprint": input_fingerprint,
+            "code_ref": code_ref,
+            "config_hash": config_hash,
         }
         #: Fields of the record that its maker knows better than this process.
         self.facts: Record = {}
@@ -106,7 +111,7 @@ class Workflow:
         current = producer()
         if not current.settings.enabled or self._pid == os.getpid():
             return
-        self._enclosing = context.context_workflow.get() or _process_workflow
+        self._enclosing = context.context_workflow.get() or here.workflow
         self._resolve()
         assert self.workflow_id is not None
         self._started = clock.monotonic()
@@ -172,6 +177,7 @@ class Workflow:
             persist=self._persist,
         )
         copy._stated = dict(self._stated)
+        copy._fingerprints = self._fingerprints
         return copy
 
     # --- ids ---
@@ -188,6 +194,8 @@ class Workflow:
         self.owned = self._own or wanted is None
 
     def _resolve_automatic(self) -> str | None:
+        from provd.producer.identity import automatic_id
+
         automatic = automatic_id()
         if automatic is None:
             warn_once(
@@ -203,6 +211,8 @@ class Workflow:
 
     def _first_record(self) -> Record:
         """What is known at the start. A joiner ranks lowest and states no time: those are the owner's to say."""
+        from provd.producer.capture import convert  # loaded by now, with the channel
+
         record: Record = {key: convert(value) for key, value in self._stated.items() if value is not None}
         record["name"] = _script_name() if self.name is None else str(convert(self.name))
         parent_id = self._parent_id or (self._enclosing.workflow_id if self._enclosing is not None else None)
@@ -215,7 +225,11 @@ class Workflow:
             record |= {"status": Status.RUNNING.value, "started_at": clock.now_ms()}
         else:
             record["status"] = Status.SUBMITTED.value
-        return record | self.facts
+        record |= self.facts
+        with forks.loading:
+            from provd.producer.fingerprints import fingerprints
+        record |= fingerprints(self._fingerprints, record)
+        return record | ((trace_fields() or {}) if is_loaded() else {})
 
     def _last_record(self, outcome: Outcome) -> Record:
         duration = clock.monotonic() - self._started
@@ -225,20 +239,16 @@ class Workflow:
     # --- being current ---
 
     def _enter(self) -> None:
-        global _process_workflow
         context.context_workflow.set(self)
-        if _process_workflow is None or _process_workflow.channel is None:
-            _process_workflow = self
+        if here.workflow is None or here.workflow.channel is None:
+            here.workflow = self
             self._export()
 
     def _leave(self) -> None:
-        global _process_workflow
         if context.context_workflow.get() is self:
-            context.context_workflow.set(
-                self._enclosing if self._enclosing is not _process_workflow else None
-            )
-        if _process_workflow is self:
-            _process_workflow = None
+            context.context_workflow.set(self._enclosing if self._enclosing is not here.workflow else None)
+        if here.workflow is self:
+            here.workflow = None
             self._restore()
 
     def _export(self) -> None:
@@ -287,12 +297,18 @@ def workflow(
     metadata: Mapping[str, Any] | None = None,
     parent_workflow_id: str | None = None,
     persist: bool = False,
+    input_fingerprint: Inputs | None = None,
+    code_ref: str | None = None,
+    config_hash: str | None = None,
 ) -> Workflow:
     """A workflow to enter, to start, or to decorate a function with.
 
     `workflow_id` joins a workflow that someone else made; `own=True` owns it all the same. Without one, the id comes
     from `--workflow-id` (see `provd.add_arguments`), else from `PROVD_WORKFLOW_ID`, else it is made here.
     `persist=True` brings the records into the store from a thread of this program, for machines without a consumer.
+    `input_fingerprint` is a text, or the files that go in (`provd.File` or a path, several, or a dict of them by name),
+    whose checksums are combined when it starts. `code_ref` is by default the commit of the script, `-dirty` where what
+    runs differs from it; `config_hash` by default a hash of `args`.
 
     Raises `InvalidId` on start when `workflow_id` or `campaign_id` is not 1-128 ASCII letters, digits and `._-`.
     """
@@ -307,6 +323,9 @@ def workflow(
         metadata=metadata,
         parent_workflow_id=parent_workflow_id,
         persist=persist,
+        input_fingerprint=input_fingerprint,
+        code_ref=code_ref,
+        config_hash=config_hash,
     )
 
 
@@ -324,15 +343,14 @@ def _start_persisting(workflow_id: str) -> Any:
 
 def current_workflow() -> Workflow | None:
     """The workflow of this context, of this process, or the one the environment names; None without any."""
-    return context.context_workflow.get() or _process_workflow or _join_environment()
+    return context.context_workflow.get() or here.workflow or _join_environment()
 
 
 def _join_environment() -> Workflow | None:
     """A task outside of any workflow joins the one its process was started in, to the end of the process."""
-    global _environment_asked
-    if _environment_asked:
+    if here.is_known:
         return None
-    _environment_asked = True
+    here.is_known = True
     current = producer()
     if not current.settings.enabled or _ids_asked_for()[0] is None:
         return None

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -34,22 +35,33 @@ def capture(fn: Callable[..., Any], activity: Activity, *, light: bool) -> Calla
 
 
 def _function(fn: Callable[..., Any], activity: Activity) -> Callable[..., Any]:
+    begin, end = activity.begin, activity.end
+    enter, leave, is_finalizing = current_task.set, current_task.reset, sys.is_finalizing
+
     @wraps(fn)
     def captured(*args: Any, **kwargs: Any) -> Any:
-        begun = activity.begin(args, kwargs)
+        try:
+            begun = begin(args, kwargs)
+        except Exception:
+            if not is_finalizing():
+                raise
+            begun = None  # called by a finalizer, when the modules have been emptied
         if begun is None:
             return fn(*args, **kwargs)
         channel, entry = begun
-        token = current_task.set(entry)
+        token = enter(entry)
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
             activity.fail(channel, entry, error)
             raise
         else:
-            activity.end(channel, entry, result)
+            end(channel, entry, result)
         finally:
-            leave_task(token)
+            try:
+                leave(token)
+            except ValueError:
+                pass  # whoever switches stacks by hand has ended it in another context than it began in
         return result
 
     return captured
@@ -78,9 +90,16 @@ def _coroutine(fn: Callable[..., Any], activity: Activity) -> Callable[..., Any]
 
 
 def _light(fn: Callable[..., Any], activity: Activity) -> Callable[..., Any]:
+    is_finalizing = sys.is_finalizing
+
     @wraps(fn)
     def captured(*args: Any, **kwargs: Any) -> Any:
-        begun = activity.begin_light(args, kwargs)
+        try:
+            begun = activity.begin_light(args, kwargs)
+        except Exception:
+            if not is_finalizing():
+                raise
+            begun = None  # as above
         if begun is None:
             return fn(*args, **kwargs)
         started = clock.monotonic()

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
+
+
+def measured(seconds: Sequence[float | None]) -> array[float]:
+    """What of these is a length of time."""
+    try:
+        stated = array("d", cast("Sequence[float]", seconds))
+    except TypeError:  # one of them has nothing to say
+        pass
+    else:
+        if math.isfinite(sum(stated)):
+            return stated
+    return array("d", (one for one in seconds if one is not None and math.isfinite(one)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +31,11 @@ class DurationStats:
     max: float
 
 
-def summarise_durations(durations: array[float]) -> DurationStats | None:
+def summarise_durations(durations: Sequence[float]) -> DurationStats | None:
     """The figures of a set of durations, None for none."""
     if not durations:
         return None
-    ordered = array("d", sorted(durations))
+    ordered = sorted(durations)
     return DurationStats(
         mean=math.fsum(ordered) / len(ordered),
         median=quantile(ordered, 0.5),
@@ -30,7 +44,7 @@ def summarise_durations(durations: array[float]) -> DurationStats | None:
     )
 
 
-def quantile(ordered: array[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
     """The value below which this share lies, by linear interpolation between the two nearest."""
     place = share * (len(ordered) - 1)
     below = math.floor(place)

@@ -12,22 +12,33 @@ from typing import Any
 
 from provd.common import names, values
 from provd.common.errors import UsageError
-
-#: Characters shown on either side of a mistake.
-_AROUND = 30
+from provd.query.pointing import pointed
 
 
 def parse_filter(text: str) -> dict[str, Any]:
     """A filter document; raises `UsageError` that points at the place where it stops making sense."""
-    try:
-        document = values.from_json(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(_pointed(text, error)) from None
-    except ValueError as error:
-        raise UsageError(f"the filter {_shortened(text)}: {error}") from None
+    document = _parsed(text, "the filter")
     if not isinstance(document, dict):
         raise UsageError(f'the filter {_shortened(text)} is not a JSON object; write {{"field": value}}')
     return document
+
+
+def parse_pipeline(text: str) -> list[Any]:
+    """An aggregation's stages; raises `UsageError` that points at the place where it stops making sense."""
+    stages = _parsed(text, "the pipeline")
+    if not isinstance(stages, list):
+        raise UsageError(f'the pipeline {_shortened(text)} is not a JSON list; write [{{"$match": {{}}}}, …]')
+    return stages
+
+
+def _parsed(text: str, what: str) -> Any:
+    try:
+        return values.from_json(text)
+    except json.JSONDecodeError as error:
+        complaint = f"{error.msg[:1].lower()}{error.msg[1:]}"
+        raise UsageError(pointed(f"{what} is not JSON", text, error.pos, complaint)) from None
+    except ValueError as error:
+        raise UsageError(f"{what} {_shortened(text)}: {error}") from None
 
 
 def parse_sort(text: str) -> list[tuple[str, int]]:
@@ -59,15 +70,6 @@ def check_collection(name: str) -> str:
     near = difflib.get_close_matches(name, names.COLLECTIONS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names.COLLECTIONS)}"
     raise UsageError(f"no collection {name!r}; {hint}")
-
-
-def _pointed(text: str, error: json.JSONDecodeError) -> str:
-    line = error.doc.splitlines()[error.lineno - 1] if error.doc.strip() else ""
-    start = max(0, error.colno - 1 - _AROUND)
-    excerpt = line[start : error.colno - 1 + _AROUND]
-    place = f"column {error.colno}" if text.count("\n") == 0 else f"line {error.lineno}, column {error.colno}"
-    message = f"the filter is not JSON at {place}: {error.msg[:1].lower()}{error.msg[1:]}"
-    return f"{message}\n  {excerpt}\n  {' ' * (error.colno - 1 - start)}^" if excerpt else message
 
 
 def _shortened(text: str) -> str:

@@ -10,6 +10,7 @@ from provd.common.errors import Ambiguous, NotFound
 from provd.common.record import Record
 from provd.query.runs import list_runs
 from provd.store.interface import Store
+from provd.store.tombstones import deleted_error, find_tombstone
 
 LAST = "last"
 
@@ -21,12 +22,22 @@ _NEAR_AMONG = 5000
 
 _FIELDS = ("workflow_id", "name", "started_at")
 
+_BY_TIME = {names.WORKFLOWS: "started_at", names.TOMBSTONES: "deleted_at"}
+
 
 def find_run(store: Store, text: str) -> str:
     """The workflow id that `text` means.
 
-    Raises `Ambiguous` that lists the candidates, and `NotFound` that names the nearest.
+    Raises `Ambiguous` that lists the candidates, `Deleted`, and `NotFound` that names the nearest.
     """
+    found = _found(store, text)
+    tombstone = find_tombstone(store, found)
+    if tombstone is not None:
+        raise deleted_error(tombstone)
+    return found
+
+
+def _found(store: Store, text: str) -> str:
     if _is_known(store, text):
         return text
     if text == LAST:
@@ -34,11 +45,16 @@ def find_run(store: Store, text: str) -> str:
         if not latest:
             raise NotFound("there are no runs yet")
         return latest[0].workflow_id
-    candidates = _candidates(store, text)
+    candidates = _candidates(store, text, names.WORKFLOWS)
     if len(candidates) == 1:
         return str(candidates[0]["workflow_id"])
     if candidates:
         raise Ambiguous(_ambiguous(text, candidates))
+    deleted = _candidates(store, text, names.TOMBSTONES)
+    if len(deleted) == 1:
+        return str(deleted[0]["workflow_id"])
+    if deleted:
+        raise Ambiguous(_ambiguous(text, deleted, "deleted runs"))
     raise NotFound(_not_found(store, text))
 
 
@@ -46,26 +62,30 @@ def _is_known(store: Store, text: str) -> bool:
     """Whether this is a whole id; a run whose workflow record is still missing is known by its other records."""
     of_this = {"workflow_id": text}
     return any(
-        next(iter(store.find(collection, of_this, fields=("workflow_id",), limit=1)), None) is not None
-        for collection in (names.WORKFLOWS, names.PRODUCERS, names.TASKS)
+        next(iter(store.find(collection, where, fields=("workflow_id",), limit=1)), None) is not None
+        for collection, where in (
+            (names.WORKFLOWS, {"_id": text}),
+            (names.PRODUCERS, of_this),
+            (names.TASKS, of_this),
+        )
     )
 
 
-def _candidates(store: Store, text: str) -> list[Record]:
+def _candidates(store: Store, text: str, collection: str) -> list[Record]:
     if not text:
         return []
     beyond = text[:-1] + chr(ord(text[-1]) + 1)
     found = {}
-    for wanted in ({"workflow_id": {"$gte": text, "$lt": beyond}}, {"name": text}):
+    for wanted in ({"_id": {"$gte": text, "$lt": beyond}}, {"name": text}):
         for record in store.find(
-            names.WORKFLOWS, wanted, fields=_FIELDS, sort=[("started_at", -1)], limit=1000
+            collection, wanted, fields=_FIELDS, sort=[(_BY_TIME[collection], -1)], limit=1000
         ):
             found[record["workflow_id"]] = record
     return list(found.values())
 
 
-def _ambiguous(text: str, candidates: Sequence[Record]) -> str:
-    lines = [f"{text!r} fits {len(candidates)} runs; give more of the id of one:"]
+def _ambiguous(text: str, candidates: Sequence[Record], what: str = "runs") -> str:
+    lines = [f"{text!r} fits {len(candidates)} {what}; give more of the id of one:"]
     for record in candidates[:_LISTED]:
         started = f"  started {record['started_at']:%Y-%m-%d %H:%M:%S} UTC" if "started_at" in record else ""
         lines.append(f"  {record['workflow_id']}  {record.get('name', '')}{started}".rstrip())

@@ -105,10 +105,13 @@ class Silence:
         status = str(task.get("status", ""))
         if status != Status.RUNNING.value:
             return status
-        workflow_id = task["workflow_id"]
+        return LOST if task.get("producer_id") in self.lost(task["workflow_id"]) else status
+
+    def lost(self, workflow_id: str) -> frozenset[str]:
+        """The producers of a run that have fallen silent."""
         if workflow_id not in self._lost:
             self._lost[workflow_id] = self._ask(workflow_id)
-        return LOST if task.get("producer_id") in self._lost[workflow_id] else status
+        return self._lost[workflow_id]
 
     def _ask(self, workflow_id: str) -> frozenset[str]:
         if self._present is None:

@@ -6,12 +6,13 @@ tasks, whatever the number of runs listed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from provd.common import names
 from provd.common.record import LOST, Record, Status
+from provd.query.counts import Counts, sum_counts
 from provd.query.present import Watch, lost_producers, read_present
 from provd.query.state import State, derive_state
 from provd.store.interface import Filter, Store
@@ -19,11 +20,12 @@ from provd.store.interface import Filter, Store
 #: Settings' default of the same name, for callers that have no settings.
 LOST_AFTER_S = 60.0
 
-_WORKFLOW_FIELDS = (
+#: What a run is described from.
+WORKFLOW_FIELDS = (
     "workflow_id", "campaign_id", "name", "status", "started_at", "ended_at", "duration", "received_at",
 )  # fmt: skip
 _PRODUCER_FIELDS = (
-    "producer_id", "workflow_id", "campaign_id", "status", "started_at", "closed_at", "rank", "world_size",
+    "producer_id", "workflow_id", "campaign_id", "status", "started_at", "closed_at", "rank", "world_size", "counts",
     "received_at",
 )  # fmt: skip
 
@@ -43,6 +45,8 @@ class Run:
     producers: int
     #: It ran then, and no consumer has looked since.
     unknown_since: datetime | None = None
+    #: What the program counted (`provd.count`), summed over the producers.
+    counts: Counts = field(default_factory=dict)
 
     def to_document(self) -> Record:
         """The run as JSON has it; absent beats null."""
@@ -57,6 +61,7 @@ class Run:
             "tasks": dict(self.tasks),
             "producers": self.producers,
             "unknown_since": self.unknown_since,
+            "counts": dict(self.counts) or None,
         }
         return {key: value for key, value in document.items() if value is not None}
 
@@ -72,25 +77,45 @@ def list_runs(
     wanted: Filter = {"campaign_id": campaign_id} if campaign_id else {}
     owned = store.find(
         names.WORKFLOWS, {**wanted, "started_at": {"$exists": True}}, sort=[("started_at", -1)], limit=limit,
-        fields=_WORKFLOW_FIELDS,
+        fields=WORKFLOW_FIELDS,
     )  # fmt: skip
     ownerless = store.find(
         names.WORKFLOWS, {**wanted, "started_at": {"$exists": False}}, sort=[("producer_id", -1)], limit=limit,
-        fields=_WORKFLOW_FIELDS,
+        fields=WORKFLOW_FIELDS,
     )  # fmt: skip
     runs = describe_runs(store, [*owned, *ownerless], lost_after_s=lost_after_s)
     runs.sort(key=lambda run: run.started_at.timestamp() if run.started_at else 0.0, reverse=True)
     return runs[:limit] if limit else runs
 
 
-def read_run(store: Store, workflow_id: str, *, lost_after_s: float = LOST_AFTER_S) -> Run:
-    """One run, by its whole id; one whose workflow record has not arrived is described by its producers."""
-    found = list(store.find(names.WORKFLOWS, {"workflow_id": workflow_id}, fields=_WORKFLOW_FIELDS, limit=1))
-    return describe_runs(store, found or [{"workflow_id": workflow_id}], lost_after_s=lost_after_s)[0]
+def read_run(
+    store: Store,
+    workflow_id: str,
+    *,
+    lost_after_s: float = LOST_AFTER_S,
+    tasks: Mapping[str, int] | None = None,
+) -> Run:
+    """One run, by its whole id; one whose workflow record has not arrived is described by its producers.
+
+    `tasks` are its tasks by status, where the caller has counted them, the lost ones told.
+    """
+    found = list(store.find(names.WORKFLOWS, {"_id": workflow_id}, fields=WORKFLOW_FIELDS, limit=1))
+    counted = None if tasks is None else {workflow_id: dict(tasks)}
+    workflows = found or [{"workflow_id": workflow_id}]
+    return describe_runs(store, workflows, lost_after_s=lost_after_s, counted=counted)[0]
 
 
-def describe_runs(store: Store, workflows: Sequence[Record], *, lost_after_s: float) -> list[Run]:
-    """Merge workflow records with what their producers, beats and tasks say, in the same order."""
+def describe_runs(
+    store: Store,
+    workflows: Sequence[Record],
+    *,
+    lost_after_s: float,
+    counted: dict[str, dict[str, int]] | None = None,
+) -> list[Run]:
+    """Merge workflow records with what their producers, beats and tasks say, in the same order.
+
+    `counted` are the tasks of each by status, where the caller has them, the lost ones told.
+    """
     if not workflows:
         return []
     of_these: Filter = {"workflow_id": {"$in": [workflow["workflow_id"] for workflow in workflows]}}
@@ -100,7 +125,7 @@ def describe_runs(store: Store, workflows: Sequence[Record], *, lost_after_s: fl
     beats: dict[str, dict[str, datetime]] = {}
     for beat in store.find(names.BEATS, of_these, fields=("producer_id", "workflow_id", "beat_at")):
         beats.setdefault(beat["workflow_id"], {})[beat["producer_id"]] = beat["beat_at"]
-    tasks = _count_tasks(store, of_these)
+    tasks = _count_tasks(store, of_these) if counted is None else counted
     present = read_present(store)
     lost = {
         workflow_id: lost_producers(
@@ -110,7 +135,7 @@ def describe_runs(store: Store, workflows: Sequence[Record], *, lost_after_s: fl
             lost_after_s,
         )
         for workflow_id, counts in tasks.items()
-        if Status.RUNNING.value in counts
+        if Status.RUNNING.value in counts and counted is None
     }
     _tell_lost_tasks(store, tasks, lost)
     return [
@@ -162,6 +187,7 @@ def _describe(
         tasks=in_rising_rank(tasks),
         producers=len(producers),
         unknown_since=state.unknown_since,
+        counts=sum_counts(producer.get("counts") for producer in producers),
     )
 
 
@@ -170,14 +196,13 @@ def _first(records: Iterable[Record], field: str) -> str | None:
 
 
 def _count_tasks(store: Store, of_these: Filter) -> dict[str, dict[str, int]]:
-    pipeline = [
-        {"$match": dict(of_these)},
-        {"$group": {"_id": {"workflow_id": "$workflow_id", "status": "$status"}, "count": {"$sum": 1}}},
-    ]
     counts: dict[str, dict[str, int]] = {}
-    for row in store.aggregate(names.TASKS, pipeline):
-        status = row["_id"].get("status") or Status.SUBMITTED.value
-        counts.setdefault(row["_id"]["workflow_id"], {})[status] = row["count"]
+    for (workflow_id, status), count in store.count_by(
+        names.TASKS, of_these, ("workflow_id", "status")
+    ).items():
+        of_this = counts.setdefault(workflow_id, {})
+        told = status or Status.SUBMITTED.value
+        of_this[told] = of_this.get(told, 0) + count
     return counts
 
 
@@ -188,19 +213,16 @@ def _tell_lost_tasks(
     concerned = sorted(workflow_id for workflow_id, producers in lost.items() if producers)
     if not concerned:
         return
-    pipeline: list[Filter] = [
-        {"$match": {"workflow_id": {"$in": concerned}, "status": Status.RUNNING.value}},
-        {
-            "$group": {
-                "_id": {"workflow_id": "$workflow_id", "producer_id": "$producer_id"},
-                "count": {"$sum": 1},
-            }
-        },
-    ]
-    for row in store.aggregate(names.TASKS, pipeline):
-        workflow_id, counts = row["_id"]["workflow_id"], tasks[row["_id"]["workflow_id"]]
-        if row["_id"].get("producer_id") in lost[workflow_id]:
-            counts[LOST] = counts.get(LOST, 0) + row["count"]
-            counts[Status.RUNNING.value] -= row["count"]
-            if counts[Status.RUNNING.value] <= 0:
-                del counts[Status.RUNNING.value]
+    running: Filter = {"workflow_id": {"$in": concerned}, "status": Status.RUNNING.value}
+    found = store.count_by(names.TASKS, running, ("workflow_id", "producer_id"))
+    for (workflow_id, producer_id), count in found.items():
+        if producer_id in lost[workflow_id]:
+            tell_lost(tasks[workflow_id], count)
+
+
+def tell_lost(counts: MutableMapping[str, int], lost: int) -> None:
+    """Count so many of the running tasks as LOST."""
+    counts[LOST] = counts.get(LOST, 0) + lost
+    counts[Status.RUNNING.value] -= lost
+    if counts[Status.RUNNING.value] <= 0:
+        del counts[Status.RUNNING.value]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from provd.common import names
 from provd.common.record import ENDED, Record, Status
-from provd.query.durations import DurationStats, summarise_durations
+from provd.query.durations import DurationStats, measured, summarise_durations
 from provd.query.present import Silence, read_present
-from provd.query.runs import LOST_AFTER_S, Run, in_rising_rank, read_run
+from provd.query.runs import LOST_AFTER_S, Run, in_rising_rank, read_run, tell_lost
 from provd.query.state import producer_status
 from provd.query.verify import hints, verdict
 from provd.store.books import WorkflowBooks, read_books
@@ -22,6 +23,13 @@ from provd.store.interface import Store
 EXAMPLES = 20
 
 NO_MESSAGE = "(no message)"
+
+#: Told how many tasks have been looked at, and of about how many.
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+def _silently(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +81,26 @@ class RunSummary:
     hints: tuple[str, ...] = ()
 
 
-def summarise_run(store: Store, workflow_id: str, *, lost_after_s: float = LOST_AFTER_S) -> RunSummary:
+def summarise_run(
+    store: Store,
+    workflow_id: str,
+    *,
+    lost_after_s: float = LOST_AFTER_S,
+    progress: Progress = _silently,
+) -> RunSummary:
     """Read everything about one run, by its whole id."""
-    run = read_run(store, workflow_id, lost_after_s=lost_after_s)
-    workflow = next(iter(store.find(names.WORKFLOWS, {"workflow_id": workflow_id}, limit=1)), {})
     books = read_books(store, workflow_id)
+    activities = _activities(store, books, Silence(store, lost_after_s), progress)
+    tasks: Counter[str] = Counter()
+    for activity in activities:
+        tasks.update(activity.tasks)
+    run = read_run(store, workflow_id, lost_after_s=lost_after_s, tasks=tasks)
+    workflow = next(iter(store.find(names.WORKFLOWS, {"_id": workflow_id}, limit=1)), {})
     return RunSummary(
         run=run,
         workflow=workflow,
         producers=_producers(store, books, lost_after_s),
-        activities=_activities(store, workflow_id, Silence(store, lost_after_s)),
+        activities=activities,
         errors=_errors(store, workflow_id),
         complete=books.complete,
         verdict=verdict(books),
@@ -117,26 +135,42 @@ def _producers(store: Store, books: WorkflowBooks, lost_after_s: float) -> tuple
     return tuple(summaries)
 
 
-def _activities(store: Store, workflow_id: str, silence: Silence) -> tuple[ActivitySummary, ...]:
-    """One pass over three fields: quantiles are asked of no store, as the two would not answer alike."""
+def _activities(
+    store: Store, books: WorkflowBooks, silence: Silence, progress: Progress
+) -> tuple[ActivitySummary, ...]:
+    """Counts and exact quantiles from one pass over an index; what was never stored is not waited for."""
     counts: dict[str, Counter[str]] = {}
     durations: dict[str, array[float]] = {}
-    fields = ("workflow_id", "producer_id", "activity_id", "status", "duration")
-    for task in store.find(names.TASKS, {"workflow_id": workflow_id}, fields=fields):
-        activity = task.get("activity_id", "")
-        status = silence.status(task) or Status.SUBMITTED.value
-        counts.setdefault(activity, Counter())[status] += 1
-        duration = task.get("duration")
-        if status in ENDED and isinstance(duration, (int, float)):
-            durations.setdefault(activity, array("d")).append(duration)
+    expected, read = books.total("stored"), 0
+    for piece in store.task_times(books.workflow_id, expected=expected):
+        activity = piece.activity_id or ""
+        status = piece.status or Status.SUBMITTED.value
+        counts.setdefault(activity, Counter())[status] += piece.tasks
+        if status in ENDED:
+            durations.setdefault(activity, array("d")).extend(measured(piece.seconds))
+        read += piece.tasks
+        progress(read, max(read, expected))
+    _tell_lost(store, books.workflow_id, counts, silence)
     return tuple(
         ActivitySummary(
             activity,
             in_rising_rank(counts[activity]),
-            summarise_durations(durations.get(activity, array("d"))),
+            summarise_durations(durations.pop(activity, array("d"))),
         )
         for activity in sorted(counts)
     )
+
+
+def _tell_lost(store: Store, workflow_id: str, counts: Mapping[str, Counter[str]], silence: Silence) -> None:
+    """Count running tasks of lost producers as LOST; one question, and none where nobody is lost."""
+    if not any(Status.RUNNING.value in found for found in counts.values()) or not silence.lost(workflow_id):
+        return
+    running = {"workflow_id": workflow_id, "status": Status.RUNNING.value}
+    found = store.count_by(names.TASKS, running, ("activity_id", "producer_id"))
+    for (activity, producer_id), count in found.items():
+        of_activity = counts.get(activity or "", Counter())
+        if producer_id in silence.lost(workflow_id):  # some may have ended between the two questions
+            tell_lost(of_activity, min(count, of_activity[Status.RUNNING.value]))
 
 
 def _errors(store: Store, workflow_id: str) -> tuple[ErrorGroup, ...]:
@@ -148,12 +182,12 @@ def _errors(store: Store, workflow_id: str) -> tuple[ErrorGroup, ...]:
         group = (task.get("activity_id", ""), _last_line(task.get("stderr")))
         counts[group] += 1
         examples.setdefault(group, task["task_id"])
-    groups = []
-    for place, (group, count) in enumerate(sorted(counts.items(), key=lambda item: (-item[1], item[0]))):
-        task_id = examples[group]
-        traceback = _traceback(store, workflow_id, task_id) if place < EXAMPLES else None
-        groups.append(ErrorGroup(*group, count=count, task_id=task_id, traceback=traceback))
-    return tuple(groups)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    tracebacks = _tracebacks(store, [examples[group] for group, _ in ordered[:EXAMPLES]])
+    return tuple(
+        ErrorGroup(*group, count=count, task_id=examples[group], traceback=tracebacks.get(examples[group]))
+        for group, count in ordered
+    )
 
 
 def _last_line(text: object) -> str:
@@ -161,7 +195,7 @@ def _last_line(text: object) -> str:
     return lines[-1].strip() if lines else NO_MESSAGE
 
 
-def _traceback(store: Store, workflow_id: str, task_id: str) -> str | None:
-    this = {"workflow_id": workflow_id, "task_id": task_id}
-    task = next(iter(store.find(names.TASKS, this, fields=("traceback",), limit=1)), {})
-    return task.get("traceback")
+def _tracebacks(store: Store, task_ids: Sequence[str]) -> dict[str, str]:
+    these = {"_id": {"$in": list(task_ids)}}
+    found = store.find(names.TASKS, these, fields=("task_id", "traceback")) if task_ids else ()
+    return {task["task_id"]: task["traceback"] for task in found if "traceback" in task}

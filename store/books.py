@@ -179,11 +179,13 @@ def _quarantined(store: Store, workflow_id: str) -> tuple[dict[str, Ranges], int
 
 
 def _tasks_stored(store: Store, workflow_id: str) -> dict[str, int]:
-    pipeline = [
-        {"$match": {"workflow_id": workflow_id, "status": {"$in": sorted(ENDED)}}},
-        {"$group": {"_id": "$producer_id", "count": {"$sum": 1}}},
-    ]
-    return {row["_id"]: row["count"] for row in store.aggregate(names.TASKS, pipeline)}
+    """Tasks that have ended, by producer, counted in the index `by_producer`."""
+    counts: Counter[str] = Counter()
+    found = store.count_by(names.TASKS, {"workflow_id": workflow_id}, ("producer_id", "status"))
+    for (producer_id, status), count in found.items():
+        if status in ENDED:
+            counts[producer_id] += count
+    return counts
 
 
 def _missing_ranks(records: Iterable[Record]) -> tuple[int, ...]:

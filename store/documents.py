@@ -4,7 +4,7 @@ Invariants:
 
 - A record that is no record (an id that is not text, a time outside the years 1-9999, a field name that could be
   taken for an operator) is refused here, by both stores alike, with the reason.
-- The fields that stores index hold text, whole numbers or times, or nothing.
+- The fields that stores index hold text, numbers or times, or nothing.
 - `announced` is the producer's remark to the consumer and is never stored.
 - A quarantined piece of any size is kept whole: in several documents where one would be too large.
 """
@@ -12,22 +12,25 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from provd.common import clock, names
-from provd.common.record import LENT_FIELDS, TIME_FIELDS, Kind, Message, Record
+from provd.common.record import LENT_FIELDS, RANKS, TIME_FIELDS, Kind, Message, Record
 from provd.store.interface import Beat, ConsumerMark, Quarantined, Stored
 
 #: The fields that name a document, which a projection always keeps. Elsewhere `_id` alone does.
 ID_FIELDS: dict[str, tuple[str, ...]] = {
     names.TASKS: ("task_id",),
+    names.LINKS: ("task_id", "direction", "key"),
     names.WORKFLOWS: ("workflow_id",),
     names.PRODUCERS: ("producer_id", "workflow_id"),
     names.SAMPLES: ("producer_id", "seq"),
     names.LEDGER: ("producer_id", "workflow_id", "first_seq", "last_seq"),
     names.BEATS: ("producer_id", "workflow_id"),
     names.CONSUMERS: ("name",),
+    names.TOMBSTONES: ("workflow_id",),
 }
 
 #: Fields of a message that the store keeps for itself.
@@ -35,6 +38,7 @@ _NOT_STATED = ("_id", "announced", "filled", "received_at")
 
 _TEXT_FIELDS = ("activity_id", "campaign_id", "name", "parent_task_id", "status", "hostname", "task_id")
 _STATED_TIMES = tuple(field for field in TIME_FIELDS if field != "received_at")
+_NUMBERS = ("duration",)
 _MIN_MS = -62_135_596_800_000
 _MAX_MS = 253_402_300_799_999
 _MAX_SEQ = (1 << 63) - 1
@@ -57,40 +61,90 @@ def hides_id(collection: str) -> bool:
     return collection in ID_FIELDS
 
 
-def stated(message: Message) -> Record:
-    """The record of a message as it is merged, without what is not its to say. Raises `ValueError` if it is none."""
-    record = {name: value for name, value in message.record.items() if name not in _NOT_STATED}
+def stated(message: Message) -> tuple[Record, Sequence[str]]:
+    """The record of a message as it is merged, with its `_id` and without what is not its to say; and which of its
+    fields are times. Raises `ValueError` if it is no record.
+    """
+    identity = record_id(message)
+    record = {"_id": identity, **message.record}
+    layout = _layout(tuple(message.record))
+    if layout.unstated:
+        for name in layout.unstated:
+            del record[name]
+        record["_id"] = identity
+    _check(record, layout)
+    if message.kind is Kind.TASK and record.get("status") not in RANKS:
+        raise ValueError(f"{record['status']!r} is no status of a task")
+    if not 0 <= message.seq <= _MAX_SEQ:
+        raise ValueError("seq is outside 64 bits")
     record["producer_id"] = message.producer_id
     record["workflow_id"] = message.workflow_id
     record["seq"] = message.seq
-    _check(record)
-    return record
+    return record, layout.times
 
 
 def record_id(message: Message) -> str:
     """The `_id` of the message's document. Raises `ValueError` if it has none."""
-    if message.kind is Kind.TASK and not isinstance(message.record.get("task_id"), str):
+    identity = message.record.get("task_id") if message.kind is Kind.TASK else message.record_id
+    if not isinstance(identity, str):
         raise ValueError("the task has no task_id")
-    identity = message.record_id
     if not identity or not identity.isprintable():
         raise ValueError("the id is not printable text")
     return identity
 
 
-def _check(record: Record) -> None:
-    for name in record:
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What the names of a record's fields alone say of it."""
+
+    unstated: tuple[str, ...]
+    texts: tuple[str, ...]
+    times: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+
+#: Layouts seen: a function's records all have the same few. Bounded in number and in size.
+_layouts: dict[tuple[Any, ...], _Layout] = {}
+_LAYOUTS_MAX = 1024
+_LAYOUT_CHARS_MAX = 1024
+
+
+def _layout(fields: tuple[Any, ...]) -> _Layout:
+    """The layout of a record with these fields. Raises `ValueError` if one of them cannot be."""
+    known = _layouts.get(fields)
+    if known is not None:
+        return known
+    for name in fields:
         if type(name) is not str or not name or name[0] in "$~" or "." in name or "\0" in name:
             raise ValueError(f"{name!r} cannot name a field of a record")
-    for field in _TEXT_FIELDS:
-        value = record.get(field)
+    layout = _Layout(
+        *(
+            tuple(name for name in fields if name in some)
+            for some in (_NOT_STATED, _TEXT_FIELDS, _STATED_TIMES, _NUMBERS)
+        )
+    )
+    if len(_layouts) < _LAYOUTS_MAX and sum(map(len, fields)) <= _LAYOUT_CHARS_MAX:
+        _layouts[fields] = layout
+    return layout
+
+
+def _check(record: Record, layout: _Layout) -> None:
+    for field in layout.texts:
+        value = record[field]
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{field} is {type(value).__name__}, not text")
-    for field in _STATED_TIMES:
-        value = record.get(field)
+    for field in layout.times:
+        value = record[field]
         if value is not None and (type(value) is not int or not _MIN_MS <= value <= _MAX_MS):
             raise ValueError(f"{field} is not a time in UTC milliseconds between the years 1 and 9999")
-    if not 0 <= record["seq"] <= _MAX_SEQ:
-        raise ValueError("seq is outside 64 bits")
+    for field in layout.numbers:
+        value = record[field]
+        if type(value) is not float and value is not None and not _is_whole(value):
+            raise ValueError(f"{field} is not a number of at most 64 bits")
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and -_MAX_SEQ <= value <= _MAX_SEQ
 
 
 def lent_fields(record: Record) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,47 @@ from typing import Any
 from provd.common import clock, names, values
 from provd.common.errors import StoreError, StoreUnavailable
 from provd.common.ranges import Ranges
-from provd.common.record import LENT_FIELDS, Message, Record, from_document, merge, merge_key, to_document
-from provd.store import documents, filters, sqlite_file
-from provd.store.interface import Beat, ConsumerMark, Filter, Quarantined, Refusal, Sort, Stored, Written
+from provd.common.record import Message, Record
+from provd.store import documents, filters, sql_tombstones, sqlite_file
+from provd.store.interface import (
+    Beat,
+    ConsumerMark,
+    Filter,
+    Quarantined,
+    Refusal,
+    Sort,
+    Stored,
+    TaskTimes,
+    Written,
+)
+from provd.store.links import links_of
 from provd.store.matcher import matcher
-from provd.store.migrations import COLUMNS, identify_sqlite, migrate_sqlite
+from provd.store.migrations import COLUMNS, LISTS, identify_sqlite, migrate_sqlite
 from provd.store.network_file_systems import refuse_network_file_system
 from provd.store.ordering import sort_documents
 from provd.store.pipeline import check_pipeline, paths_of, run_pipeline
 from provd.store.projection import project
-from provd.store.sql_filter import SqlFilter, column_value, from_column, sql_filter
+from provd.store.sql_counts import count_columns, first_rows, read_times
+from provd.store.sql_filter import SqlFilter, from_column, sql_filter
+from provd.store.sql_rows import (
+    ENCODE_ERRORS,
+    compact,
+    forget_consumers,
+    insert,
+    ledger,
+    load,
+    merge_all,
+    parts_of,
+    row_of,
+)
 from provd.store.sqlite_file import connect, transaction, translated
-
-#: Ids in one SELECT; SQLite allows at least 999 parameters.
-_IDS_AT_ONCE = 500
+from provd.store.sqlite_upkeep import SqliteUpkeep
+from provd.store.time_limit import TimeLimit, rows_within
+from provd.store.tombstones import Progress, count_documents, count_gone, new_tombstone, workflow_ids_of
+from provd.store.whole import piece_document, whole
 
 #: JSON without one of these holds no value in portable form, and needs no second walk.
 _TAG = '"~'
-
-_ENCODE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 class EmbeddedStore:
@@ -73,6 +95,12 @@ class EmbeddedStore:
                 with transaction(connection):
                     connection.execute(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}")
                     return migrate_sqlite(connection)
+
+    def upkeep(self) -> SqliteUpkeep:
+        """What a keeper does with the store as a whole."""
+        return SqliteUpkeep(
+            self._path, self.url, migrate=self.migrate, writing=self._writing, timeout_s=self._timeout_s
+        )
 
     def identity(self) -> str:
         """What tells this store from every other; read again after `migrate`."""
@@ -116,16 +144,48 @@ class EmbeddedStore:
         batches: dict[str, list[tuple[str, Message, Record]]] = {}
         for message in messages:
             try:
-                one = documents.record_id(message), message, documents.stated(message)
-                batches.setdefault(message.kind.collection, []).append(one)
-            except _ENCODE_ERRORS as error:
+                record, _ = documents.stated(message)
+                batches.setdefault(message.kind.collection, []).append((record["_id"], message, record))
+            except ENCODE_ERRORS as error:
                 refusals.append(Refusal(message, str(error) or type(error).__name__))
+        new_links = [
+            row_of(names.LINKS, link)
+            for link in links_of(message for _, message, _ in batches.get(names.TASKS, ()))
+        ]
         stored = duplicates = 0
         with self._writing() as connection:
+            gone = _refuse(connection, messages)
+            if gone:
+                batches = {name: _living(batch, gone) for name, batch in batches.items()}
+                new_links = list(sql_tombstones.living_rows(connection, new_links))
+                refusals = [one for one in refusals if one.message.workflow_id not in gone]
+            if new_links:
+                connection.executemany(insert(names.LINKS, "OR IGNORE"), new_links)
             for collection, batch in batches.items():
-                done = _merge_all(connection, collection, batch, received_at, refusals)
+                done = merge_all(connection, collection, batch, received_at, refusals)
                 stored, duplicates = stored + done[0], duplicates + done[1]
-        return Written(stored, duplicates, tuple(refusals))
+        return Written(stored, duplicates, tuple(refusals), gone)
+
+    def put_documents(
+        self, collection: str, items: Iterable[Mapping[str, Any]], *, received_at: int
+    ) -> Written:
+        """Bring in whole documents, in one transaction."""
+        refusals: list[Refusal] = []
+        batch = [whole(collection, item) for item in items]
+        links = links_of(one.message for one in batch) if collection == names.TASKS else []
+        new_links = [row_of(names.LINKS, link) for link in links]
+        with self._writing() as connection:
+            gone = _refuse(connection, [one.message for one in batch])
+            if gone:
+                batch = [one for one in batch if one.message.workflow_id not in gone]
+                new_links = list(sql_tombstones.living_rows(connection, new_links))
+            connection.executemany(insert(names.LINKS, "OR IGNORE"), new_links)
+            stored, unchanged = merge_all(connection, collection, batch, received_at, refusals)
+        return Written(stored, unchanged, tuple(refusals), gone)
+
+    def put_pieces(self, pieces: Iterable[Mapping[str, Any]]) -> None:
+        """Bring in quarantined pieces as they were kept elsewhere."""
+        self._add(names.QUARANTINE, [piece_document(piece) for piece in pieces])
 
     def add_stored(self, ranges: Iterable[Stored]) -> None:
         """Enter ranges into the ledger."""
@@ -138,27 +198,31 @@ class EmbeddedStore:
         )
 
     def _add(self, collection: str, new: Sequence[Record]) -> None:
-        """Insert documents; those whose `_id` is there already stay as they are."""
-        rows = [_row(collection, document) for document in new]
+        """Insert documents of runs that have not been deleted; those whose `_id` is there already stay as they are."""
+        rows = [row_of(collection, document) for document in new]
         with self._writing() as connection:
-            connection.executemany(_insert(collection, "OR IGNORE"), rows)
+            living = sql_tombstones.living_rows(connection, rows)
+            connection.executemany(insert(collection, "OR IGNORE"), living)
 
     def put_beats(self, beats: Iterable[Beat]) -> None:
         """Keep the latest beat of each producer and workflow."""
         new = [documents.beat_document(beat) for beat in beats]
         with self._writing() as connection:
+            deleted = sql_tombstones.deleted_among(connection, {document["workflow_id"] for document in new})
             for document in new:
-                known = _load(connection, names.BEATS, [document["_id"]]).get(document["_id"])
+                if document["workflow_id"] in deleted:
+                    continue
+                known = load(connection, names.BEATS, [document["_id"]]).get(document["_id"])
                 if not known or known["beat_at"] <= document["beat_at"]:
-                    connection.execute(_insert(names.BEATS, "OR REPLACE"), _row(names.BEATS, document))
+                    connection.execute(insert(names.BEATS, "OR REPLACE"), row_of(names.BEATS, document))
 
     def put_consumer(self, mark: ConsumerMark) -> None:
         """Keep a consumer's latest mark, beside this host's clock."""
         now = clock.now_ms()
         document = documents.consumer_document(mark) | {"store_at": clock.to_datetime(now)}
         with self._writing() as connection:
-            connection.execute(_insert(names.CONSUMERS, "OR REPLACE"), _row(names.CONSUMERS, document))
-            _forget_consumers(connection, before=clock.to_datetime(now - documents.FORGET_CONSUMER_MS))
+            connection.execute(insert(names.CONSUMERS, "OR REPLACE"), row_of(names.CONSUMERS, document))
+            forget_consumers(connection, before=clock.to_datetime(now - documents.FORGET_CONSUMER_MS))
 
     def consumers(self) -> list[Record]:
         """All marks, the newest first, each with this host's clock."""
@@ -171,17 +235,49 @@ class EmbeddedStore:
     def note_quarantined(self, piece_id: str, reason: str) -> None:
         """Give a quarantined piece a new reason."""
         with self._writing() as connection:
-            parts = [piece_id, *_parts(connection, piece_id)]
-            for document in _load(connection, names.QUARANTINE, parts).values():
-                row = _row(names.QUARANTINE, {**document, "reason": reason})
-                connection.execute(_insert(names.QUARANTINE, "OR REPLACE"), row)
+            parts = [piece_id, *parts_of(connection, piece_id)]
+            for document in load(connection, names.QUARANTINE, parts).values():
+                row = row_of(names.QUARANTINE, {**document, "reason": reason})
+                connection.execute(insert(names.QUARANTINE, "OR REPLACE"), row)
 
     def drop_quarantined(self, piece_ids: Iterable[str]) -> None:
         """Remove quarantined pieces."""
         with self._writing() as connection:
             for piece_id in piece_ids:
-                ids = [(one,) for one in (piece_id, *_parts(connection, piece_id))]
+                ids = [(one,) for one in (piece_id, *parts_of(connection, piece_id))]
                 connection.executemany(f"DELETE FROM {names.QUARANTINE} WHERE _id = ?", ids)  # noqa: S608
+
+    # --- deleted runs ------------------------------------------------------------------------------------------
+
+    def deleted_among(self, workflow_ids: Iterable[str]) -> frozenset[str]:
+        """Those of these runs that have been deleted."""
+        with translated(self.url), closing(self._connect()) as connection:
+            return sql_tombstones.deleted_among(connection, workflow_ids)
+
+    def begin_deletion(self, workflow_id: str, *, by: str, archive: str | None = None) -> None:
+        """Write the run's tombstone."""
+        workflow = next(iter(self.find(names.WORKFLOWS, {"_id": workflow_id}, limit=1)), {})
+        counts = count_documents(self, workflow_id)
+        tombstone = new_tombstone(workflow_id, workflow, counts, by=by, archive=archive)
+        with self._writing() as connection:
+            sql_tombstones.begin(connection, tombstone, archive)
+
+    def delete_run(self, workflow_id: str, *, on_progress: Progress | None = None) -> None:
+        """Delete everything of a run, a transaction for some thousand documents."""
+        total, done = sum(count_documents(self, workflow_id).values()), 0
+        while True:
+            with self._writing() as connection:
+                deleted = sql_tombstones.delete_some(connection, workflow_id)
+            if not deleted:
+                return
+            done += deleted
+            if on_progress is not None:
+                on_progress(done, max(done, total))
+
+    def undelete_run(self, workflow_id: str) -> bool:
+        """Remove the tombstone."""
+        with self._writing() as connection:
+            return sql_tombstones.remove(connection, workflow_id)
 
     # --- the ledger --------------------------------------------------------------------------------------------
 
@@ -190,13 +286,13 @@ class EmbeddedStore:
         left = 0
         with self._writing() as connection:
             for workflow_id in workflow_ids:
-                left += _compact(connection, workflow_id)
+                left += compact(connection, workflow_id)
         return left
 
     def stored_ranges(self, workflow_id: str) -> dict[str, Ranges]:
         """The ledger of a workflow: the stored numbers of each producer."""
         with translated(self.url), closing(self._connect()) as connection:
-            return _ledger(connection, workflow_id)
+            return ledger(connection, workflow_id)
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -208,6 +304,7 @@ class EmbeddedStore:
         fields: Sequence[str] | None = None,
         sort: Sort = (),
         limit: int = 0,
+        timeout_s: float | None = None,
     ) -> Iterator[Record]:
         """Documents that match, streamed where SQL can sort them."""
         columns = _columns(collection)
@@ -215,9 +312,23 @@ class EmbeddedStore:
         test = matcher(where)
         paths = None if fields is None else filters.projected(collection, fields)
         order = filters.check_sort(sort)
-        sql = sql_filter(where, columns)
+        sql = sql_filter(where, columns, LISTS.get(collection, ()))
         in_sql = all(field in columns for field, _ in order)
-        found = self._select(collection, sql, None if sql.exact else test, order if in_sql else [])
+        time_limit = TimeLimit(timeout_s) if timeout_s else None
+        first = limit if in_sql and sql.exact else 0
+        if (
+            collection == names.LINKS
+            and paths is not None
+            and columns.issuperset(paths)
+            and sql.exact
+            and not order
+        ):
+            # Lineage reads thousands of them, and all that they say is in columns.
+            rows = self._select_columns(collection, sql, paths, time_limit)
+            return map(values.from_portable, islice(rows, limit or None))
+        found = self._select(
+            collection, sql, None if sql.exact else test, order if in_sql else [], time_limit, first
+        )
         if not in_sql:
             found = _deferred_sort(found, order, limit)
         return self._presented(islice(found, limit) if limit else found, collection, paths)
@@ -232,13 +343,21 @@ class EmbeddedStore:
             yield values.from_portable(document if paths is None else project(document, paths))
 
     def _select(
-        self, collection: str, sql: SqlFilter, test: Any, order: Sequence[tuple[str, int]] = ()
+        self,
+        collection: str,
+        sql: SqlFilter,
+        test: Any,
+        order: Sequence[tuple[str, int]] = (),
+        time_limit: TimeLimit | None = None,
+        limit: int = 0,
     ) -> Iterator[Record]:
-        """Stream documents in portable form. Closing the iterator closes its connection."""
-        ordering = ", ".join(f"{field} {'ASC' if direction > 0 else 'DESC'}" for field, direction in order)
-        query = f"SELECT document FROM {collection}{sql.where}" + (f" ORDER BY {ordering}" if order else "")  # noqa: S608
+        """Stream documents in portable form, the first `limit` unless it is 0. Closing it closes its connection."""
+        listed = ", ".join(f"{field} {'ASC' if direction > 0 else 'DESC'}" for field, direction in order)
+        ordering = f" ORDER BY {listed}" if order else ""
+        where = first_rows(collection, sql.where, ordering, limit) if order and limit else sql.where
+        query = f"SELECT document FROM {collection}{where}{ordering}"  # noqa: S608
         with translated(self.url, reading=True), closing(self._connect()) as connection:
-            for (text,) in connection.execute(query, sql.parameters):
+            for (text,) in rows_within(connection, query, sql.parameters, time_limit):
                 document = _decode(text)
                 if test is None or test(document):
                     yield document
@@ -248,7 +367,7 @@ class EmbeddedStore:
         columns = _columns(collection)
         where = filters.prepare(filter)
         test = matcher(where)
-        sql = sql_filter(where, columns)
+        sql = sql_filter(where, columns, LISTS.get(collection, ()))
         if not sql.exact:
             return sum(1 for _ in self._select(collection, sql, test))
         with translated(self.url, reading=True), closing(self._connect()) as connection:
@@ -256,30 +375,66 @@ class EmbeddedStore:
             (total,) = connection.execute(query, sql.parameters).fetchone()
         return int(total)
 
-    def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> Iterator[Record]:
+    def count_by(self, collection: str, filter: Filter, fields: Sequence[str]) -> dict[tuple[Any, ...], int]:
+        """How many documents match for each combination of values; counted by SQL where it knows all the fields."""
+        columns = _columns(collection)
+        where = filters.prepare(filter)
+        test = matcher(where)
+        sql = sql_filter(where, columns, LISTS.get(collection, ()))
+        if not (sql.exact and columns.issuperset(fields)):
+            found = self._select(collection, sql, None if sql.exact else test)
+            rows = (values.from_portable([document.get(field) for field in fields]) for document in found)
+            return dict(Counter(map(tuple, rows)))
+        with translated(self.url, reading=True), closing(self._connect()) as connection:
+            return count_columns(connection, collection, sql, fields)
+
+    def task_times(self, workflow_id: str, *, expected: int = 0) -> Iterator[TaskTimes]:  # noqa: ARG002
+        """All tasks of a workflow by activity and status, from an index alone."""
+        with translated(self.url, reading=True), closing(self._connect()) as connection:
+            yield from read_times(connection, workflow_id)
+
+    def aggregate(
+        self, collection: str, pipeline: Sequence[Mapping[str, Any]], *, timeout_s: float | None = None
+    ) -> Iterator[Record]:
         """Run a read-only pipeline: a leading `$match` in SQL as far as it goes, the rest on the documents."""
         columns = _columns(collection)
-        stages = check_pipeline(filters.prepare(pipeline))
+        stages = check_pipeline(filters.prepare_pipeline(pipeline))
         first = stages[0][1] if stages and stages[0][0] == "$match" else {}
-        sql = sql_filter(first, columns)
+        sql = sql_filter(first, columns, LISTS.get(collection, ()))
         rest = stages[1:] if stages and stages[0][0] == "$match" else stages
         paths = paths_of(rest[0]) if rest and sql.exact else None
+        time_limit = TimeLimit(timeout_s) if timeout_s else None
         if paths is not None and paths <= columns:
-            found = self._select_columns(collection, sql, sorted(paths))
+            found = self._select_columns(collection, sql, sorted(paths), time_limit)
         else:
-            found = self._select(collection, sql, None if sql.exact else matcher(first))
+            found = self._select(collection, sql, None if sql.exact else matcher(first), (), time_limit)
         return map(values.from_portable, run_pipeline(found, rest))
 
-    def _select_columns(self, collection: str, sql: SqlFilter, columns: Sequence[str]) -> Iterator[Record]:
+    def _select_columns(
+        self, collection: str, sql: SqlFilter, columns: Sequence[str], time_limit: TimeLimit | None
+    ) -> Iterator[Record]:
         """Documents with nothing but some columns, which need no decoding."""
         query = f"SELECT {', '.join(columns) or '1'} FROM {collection}{sql.where}"  # noqa: S608
         with translated(self.url, reading=True), closing(self._connect()) as connection:
-            for row in connection.execute(query, sql.parameters):
+            for row in rows_within(connection, query, sql.parameters, time_limit):
                 yield {
                     column: from_column(column, value)
                     for column, value in zip(columns, row, strict=False)
                     if value is not None
                 }
+
+
+def _refuse(connection: sqlite3.Connection, messages: Sequence[Message]) -> dict[str, int]:
+    """How many of the messages are of which deleted run; they are counted there."""
+    gone = count_gone(messages, sql_tombstones.deleted_among(connection, workflow_ids_of(messages)))
+    sql_tombstones.count_refused(connection, gone)
+    return gone
+
+
+def _living(
+    batch: Sequence[tuple[str, Message, Record]], gone: Mapping[str, int]
+) -> list[tuple[str, Message, Record]]:
+    return [one for one in batch if one[1].workflow_id not in gone]
 
 
 def _place(path: Path) -> tuple[int, int] | None:
@@ -292,7 +447,9 @@ def _place(path: Path) -> tuple[int, int] | None:
 
 
 def _columns(collection: str) -> frozenset[str]:
-    return frozenset({"_id", *COLUMNS.get(filters.check_collection(collection), ())})
+    """What SQL may search and sort by; it knows no NaN, so what tasks took is not among it."""
+    known = COLUMNS.get(filters.check_collection(collection), ())
+    return frozenset({"_id", *known} - {"duration", *LISTS.get(collection, ())})
 
 
 def _deferred_sort(found: Iterator[Record], order: Sequence[tuple[str, int]], limit: int) -> Iterator[Record]:
@@ -306,111 +463,3 @@ def _decode(text: str) -> Record:
     except ValueError as error:
         raise StoreError(f"a stored document cannot be read: {error}") from error
     return values.to_portable(document) if _TAG in text else document
-
-
-def _insert(collection: str, conflict: str) -> str:
-    marks = ", ".join("?" * (2 + len(COLUMNS[collection])))
-    return f"INSERT {conflict} INTO {collection} VALUES ({marks})"  # noqa: S608
-
-
-def _row(collection: str, document: Record) -> tuple[Any, ...]:
-    columns = [column_value(values.to_portable(document.get(column))) for column in COLUMNS[collection]]
-    return document["_id"], values.to_json(document), *columns
-
-
-def _load(connection: sqlite3.Connection, collection: str, ids: Sequence[str]) -> dict[str, Record]:
-    found: dict[str, Record] = {}
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        part = ids[start : start + _IDS_AT_ONCE]
-        query = f"SELECT _id, document FROM {collection} WHERE _id IN ({', '.join('?' * len(part))})"  # noqa: S608
-        for record_id, text in connection.execute(query, part):
-            try:
-                found[record_id] = values.from_json(text)
-            except ValueError:
-                found[record_id] = {}  # unreadable: nothing may be merged into it
-    return found
-
-
-def _forget_consumers(connection: sqlite3.Connection, *, before: datetime) -> None:
-    query = f"SELECT _id, document FROM {names.CONSUMERS}"  # noqa: S608
-    old = [
-        (name,)
-        for name, text in connection.execute(query).fetchall()
-        if values.from_json(text)["store_at"] < before
-    ]
-    connection.executemany(f"DELETE FROM {names.CONSUMERS} WHERE _id = ?", old)  # noqa: S608
-
-
-def _parts(connection: sqlite3.Connection, piece_id: str) -> list[str]:
-    """The documents of a quarantined piece that is kept in parts."""
-    query = f"SELECT _id FROM {names.QUARANTINE} WHERE _id >= ? AND _id < ?"  # noqa: S608
-    return [found for (found,) in connection.execute(query, (f"{piece_id}-", f"{piece_id}."))]
-
-
-def _ledger(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Ranges]:
-    query = f"SELECT producer_id, first_seq, last_seq FROM {names.LEDGER} WHERE workflow_id = ?"  # noqa: S608
-    spans: dict[str, list[tuple[int, int]]] = {}
-    for producer_id, first, last in connection.execute(query, (workflow_id,)):
-        spans.setdefault(producer_id, []).append((first, last))
-    return {producer_id: Ranges.of(found) for producer_id, found in sorted(spans.items())}
-
-
-def _compact(connection: sqlite3.Connection, workflow_id: str) -> int:
-    """Within a transaction: leave the fewest ranges; returns how many."""
-    merged = [
-        documents.range_document(Stored(producer_id, workflow_id, first, last))
-        for producer_id, spans in _ledger(connection, workflow_id).items()
-        for first, last in spans
-    ]
-    query = f"SELECT count(*) FROM {names.LEDGER} WHERE workflow_id = ?"  # noqa: S608
-    (known,) = connection.execute(query, (workflow_id,)).fetchone()
-    if known > len(merged):
-        connection.execute(f"DELETE FROM {names.LEDGER} WHERE workflow_id = ?", (workflow_id,))  # noqa: S608
-        rows = [_row(names.LEDGER, document) for document in merged]
-        connection.executemany(_insert(names.LEDGER, "OR IGNORE"), rows)
-    return len(merged)
-
-
-def _merge_all(
-    connection: sqlite3.Connection,
-    collection: str,
-    batch: Sequence[tuple[str, Message, Record]],
-    received_at: int,
-    refusals: list[Refusal],
-) -> tuple[int, int]:
-    """Merge a batch into one collection; returns how many were stored and how many changed nothing."""
-    known = {
-        record_id: from_document(document)
-        for record_id, document in _load(connection, collection, list({one[0] for one in batch})).items()
-    }
-    rows: dict[str, tuple[Any, ...]] = {}
-    stored = duplicates = 0
-    for record_id, message, record in batch:
-        old = known.get(record_id)
-        if old is not None and old.get("workflow_id") != message.workflow_id:
-            reason = (
-                "its id belongs to a record of another workflow" if old else "its document cannot be read"
-            )
-            refusals.append(Refusal(message, reason))
-            continue
-        new = record if old is None else merge(old, record)
-        if old is not None and _same(old, new):
-            duplicates += 1
-            continue
-        new = {**new, "_id": record_id, "received_at": received_at}
-        try:
-            rows[record_id] = _row(collection, to_document(new))
-        except _ENCODE_ERRORS as error:
-            refusals.append(Refusal(message, str(error) or type(error).__name__))
-            continue
-        known[record_id] = new
-        stored += 1
-    connection.executemany(_insert(collection, "OR REPLACE"), rows.values())
-    return stored, duplicates
-
-
-def _same(old: Record, new: Record) -> bool:
-    """Whether a merge changed nothing: the same message stands, and has been lent the same times."""
-    return merge_key(old) == merge_key(new) and all(
-        old.get(name) == new.get(name) for name in ("filled", *LENT_FIELDS)
-    )

@@ -3,6 +3,8 @@
 - Operators that run code or write are refused, wherever they stand.
 - Values take the form that documents keep them in (`provd.common.values`), so that an int of any size can be
   searched for.
+- In a group's key of several fields an absent one is null. MongoDB alone says null where it answers from an index and
+  leaves it out elsewhere: equal questions would have unequal answers.
 """
 
 from __future__ import annotations
@@ -33,6 +35,30 @@ def prepare(query: Any) -> Any:
         return values.to_portable(query)
     except TypeError:
         return query  # a compiled regular expression, or a type that only MongoDB's driver knows
+
+
+def prepare_pipeline(pipeline: Any) -> Any:
+    """The same for a pipeline."""
+    stages = prepare(pipeline)
+    if not isinstance(stages, list):
+        return stages
+    return [_with_whole_key(stage) for stage in stages]
+
+
+def _with_whole_key(stage: Any) -> Any:
+    group = stage.get("$group") if isinstance(stage, dict) else None
+    if not isinstance(group, dict) or not isinstance(group.get("_id"), dict):
+        return stage
+    return {**stage, "$group": {**group, "_id": _or_null(group["_id"])}}
+
+
+def _or_null(key: Any) -> Any:
+    """The fields of a group's key, null where they are absent; what is computed stays as it is."""
+    if isinstance(key, str) and key.startswith("$") and not key.startswith("$$"):
+        return {"$ifNull": [key, None]}
+    if isinstance(key, dict) and not any(name.startswith("$") for name in key):
+        return {name: _or_null(item) for name, item in key.items()}
+    return key
 
 
 def _in_milliseconds(moment: datetime) -> datetime:

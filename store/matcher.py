@@ -1,8 +1,8 @@
 """MongoDB filters evaluated in Python, for the embedded store. Proven against a real mongod by the contract tests.
 
 Supported: implicit equality, `$eq $ne $gt $gte $lt $lte $in $nin $exists $regex $options $not $all $size $elemMatch
-$type $mod`, `$and $or $nor`, `$comment`; dotted paths through documents and arrays. Anything else raises
-`UnsupportedQuery` that names it. Regular expressions are Python's.
+$type $mod`, `$and $or $nor`, `$comment`, and our own `$at` (`literal_keys`); dotted paths through documents and
+arrays. Anything else raises `UnsupportedQuery` that names it. Regular expressions are Python's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from provd.common.errors import UnsupportedQuery
+from provd.store.literal_keys import AT, check_at, value_at
 from provd.store.ordering import BsonKey, bson_key, is_nan, type_rank
 
 Predicate: TypeAlias = Callable[[Any], bool]
@@ -78,9 +79,23 @@ def _clause(key: str, condition: Any) -> Predicate:
         if key == "$or":
             return lambda document: any(part(document) for part in parts)
         return lambda document: not any(part(document) for part in parts)
+    if key == AT:
+        return _at(condition)
     if key.startswith("$"):
         raise UnsupportedQuery(f"{key} is outside what the embedded store answers")
     return _on_path(tuple(key.split(".")), condition)
+
+
+def _at(condition: Any) -> Predicate:
+    """The value under keys taken as they are, tested as that of a field."""
+    path, tests = check_at(condition)
+    holds = _on_path(("value",), tests)
+
+    def test(document: Any) -> bool:
+        found, value = value_at(document, path)
+        return holds({"value": value} if found else {})
+
+    return test
 
 
 def _is_operators(condition: Any) -> bool:

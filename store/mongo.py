@@ -1,22 +1,22 @@
 """The store in MongoDB.
 
 - Writes are `w: majority, j: true`: what `write` returned for survives the loss of a minority of the servers.
-- Nothing is written singly: messages never announced go by bulk insert, `RUNNING` announcements by another, and
-  what has or meets a document goes by bulk conditional update (`mongo_merge`).
-- A batch that the server refuses as a whole is halved until the message that spoils it stands alone.
+- Nothing is written singly, and one message that the server refuses spoils no other (`mongo_batch`).
 - The ledger is read in an order in which a compacted range stands behind all its parts, and is compacted by
   inserting first: a reader never sees less than was there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from functools import partial
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any
 
 import pymongo
+from bson.datetime_ms import DatetimeMS
 from pymongo import errors
-from pymongo.collection import Collection
 from pymongo.cursor import Cursor
 from pymongo.database import Database
 from pymongo.uri_parser import parse_uri
@@ -28,10 +28,35 @@ from provd.common.passwords import hide, mask_url
 from provd.common.ranges import Ranges
 from provd.common.record import Kind, Message, Record
 from provd.store import documents, filters, migrations
-from provd.store.interface import Beat, ConsumerMark, Filter, Quarantined, Refusal, Sort, Stored, Written
+from provd.store.interface import (
+    Beat,
+    ConsumerMark,
+    Filter,
+    Quarantined,
+    Refusal,
+    Sort,
+    Stored,
+    TaskTimes,
+    Written,
+)
+from provd.store.links import links_of
+from provd.store.literal_keys import for_server
+from provd.store.mongo_batch import INSERTS_AT_ONCE, RACES, Batch, failures, slices
 from provd.store.mongo_encode import CODEC, Encoded, encode
-from provd.store.mongo_errors import DUPLICATE_KEY, is_transient, translated
-from provd.store.mongo_merge import merge_update
+from provd.store.mongo_errors import timed, translated
+from provd.store.mongo_times import read_times
+from provd.store.mongo_tombstones import Tombstones
+from provd.store.mongo_upkeep import MongoUpkeep
+from provd.store.mongo_whole import put_whole
+from provd.store.tombstones import (
+    Progress,
+    count_documents,
+    count_gone,
+    living,
+    new_tombstone,
+    workflow_ids_of,
+)
+from provd.store.whole import piece_document, whole
 
 #: The database where the URL names none.
 DEFAULT_DATABASE = "provd"
@@ -45,21 +70,17 @@ _HEARTBEAT_MS = 5_000
 _ANSWER_MS = 60_000
 _MAJORITY_MS = 30_000
 
-#: An upsert loses the race to another writer's at most a few times, and then finds that writer's document.
-_RACES = 5
-
-#: Messages in one bulk write. A batch that comes a second time is refused one by one, with 3 KiB of words for each, and
-#: then all merges, each 12 KiB of expressions on its way: that would set the mark that a process' memory stays at.
-_INSERTS_AT_ONCE = 500
-_MERGES_AT_ONCE = 200
-
 #: A part's document comes before that of any range around it, whatever is compacted meanwhile.
 _LEDGER_ORDER = [("workflow_id", 1), ("producer_id", 1), ("last_seq", 1), ("first_seq", -1)]
+
+#: Whole documents in one answer: the server would give 16 MiB of them, which as objects of Python are a hundred.
+_WHOLE_AT_ONCE = 1_000
 
 #: Documents in one deletion: their ids go in one message.
 _PARTS_AT_ONCE = 10_000
 
-_Bulk: TypeAlias = Callable[[Sequence[Encoded]], tuple[int, int]]
+#: The order in which kinds are written.
+_KINDS = tuple(Kind)
 
 
 class MongoStore:
@@ -75,13 +96,14 @@ class MongoStore:
             looks: dict[str, Any] = {"heartbeatFrequencyMS": _HEARTBEAT_MS}
             if "heartbeatFrequencyMS" in parsed["options"]:  # what the URL says stands
                 looks = {}
+            looks |= {
+                "serverSelectionTimeoutMS": milliseconds,
+                "connectTimeoutMS": milliseconds,
+                "appname": "provd",
+            }
+            self._patient = partial(pymongo.MongoClient[Record], url, **looks, socketTimeoutMS=None)
             self._client: pymongo.MongoClient[Record] = pymongo.MongoClient(
-                url,
-                serverSelectionTimeoutMS=milliseconds,
-                connectTimeoutMS=milliseconds,
-                **looks,
-                socketTimeoutMS=max(_ANSWER_MS, milliseconds),
-                appname="provd",
+                url, **looks, socketTimeoutMS=max(_ANSWER_MS, milliseconds)
             )
             name = parsed.get("database") or DEFAULT_DATABASE
             self._database: Database[Record] = self._client.get_database(
@@ -89,21 +111,32 @@ class MongoStore:
                 codec_options=CODEC,
                 write_concern=WriteConcern(w="majority", j=True, wtimeout=_MAJORITY_MS),
             )
+            self._tombstones = Tombstones(self._database, self.url)
         except (errors.ConfigurationError, errors.InvalidURI, errors.InvalidName, ValueError) as error:
             raise SettingsError(
                 f"the store URL {self.url!r} is not one MongoDB understands: {hide(str(error), url)}"
             ) from error
 
     def ping(self) -> None:
-        """Raise `StoreUnavailable` unless a server answers now."""
+        """Raise `StoreUnavailable` unless a server answers now, and `StoreError` for a store of a later provd."""
         with translated(self.url):
             self._database.command("ping")
+            migrations.made_in_mongo(self._database)
 
     def migrate(self) -> list[str]:
         """Create what indexes are missing; returns the names of the migrations that this call applied."""
         self._identity = ""
-        with translated(self.url):
-            return migrations.migrate_mongo(self._database)
+        return self.upkeep().migrate(lambda _done, _total: None)
+
+    def upkeep(self) -> MongoUpkeep:
+        """What a keeper does with the store as a whole."""
+        return MongoUpkeep(self.url, self._database, patient=self._patient, on_primary=self._reading)
+
+    def _reading(self, database: Database[Record]) -> MongoStore:
+        """The same store, over the same connections, reading from a database with options of its own."""
+        other = copy(self)
+        other._database = database  # noqa: SLF001 - its own
+        return other
 
     def identity(self) -> str:
         """What tells this store from every other; read again after `migrate`."""
@@ -120,22 +153,65 @@ class MongoStore:
 
     def write(self, messages: Sequence[Message], *, received_at: int) -> Written:
         """Merge messages into their documents by a few bulk writes for each collection."""
+        with translated(self.url):
+            deleted = self._tombstones.among(workflow_ids_of(messages))
+        written = self._write(living(messages, deleted) if deleted else messages, received_at)
+        return self._refused(messages, deleted, written)
+
+    def _write(self, messages: Sequence[Message], received_at: int) -> Written:
         refusals: list[Refusal] = []
-        encoded: list[Encoded] = []
+        encoded: dict[Kind, list[Encoded]] = {}
+        date = DatetimeMS(received_at)
         for message in messages:
-            result = encode(message, received_at)
+            result = encode(message, date)
             if isinstance(result, Refusal):
                 refusals.append(result)
             else:
-                encoded.append(result)
+                encoded.setdefault(message.kind, []).append(result)
+        # Before the tasks: who reads a task finds its links.
+        for some in slices(links_of(one.message for one in encoded.get(Kind.TASK, ())), INSERTS_AT_ONCE):
+            self._add(names.LINKS, some)
         stored = duplicates = 0
         with translated(self.url):
-            for kind in Kind:
-                batch = [one for one in encoded if one.message.kind is kind]
-                if batch:
-                    done = _Batch(self._database[kind.collection], received_at, refusals).write(batch)
-                    stored, duplicates = stored + done[0], duplicates + done[1]
+            for kind in sorted(encoded, key=_KINDS.index):
+                batch = Batch(self._database[kind.collection], received_at, refusals)
+                done = batch.write(encoded[kind])
+                stored, duplicates = stored + done[0], duplicates + done[1]
         return Written(stored, duplicates, tuple(refusals))
+
+    def put_documents(
+        self, collection: str, items: Iterable[Mapping[str, Any]], *, received_at: int
+    ) -> Written:
+        """Bring in whole documents: insert them, or merge them with what is there."""
+        refusals: list[Refusal] = []
+        wholes = [whole(collection, item) for item in items]
+        messages = [one.message for one in wholes]
+        with translated(self.url):
+            deleted = self._tombstones.among(workflow_ids_of(messages))
+        batch = [one for one in wholes if one.message.workflow_id not in deleted]
+        if collection == names.TASKS:
+            for some in slices(links_of(one.message for one in batch), INSERTS_AT_ONCE):
+                self._add(names.LINKS, some)
+        with translated(self.url):
+            stored, unchanged = put_whole(self._database[collection], batch, received_at, refusals)
+        return self._refused(messages, deleted, Written(stored, unchanged, tuple(refusals)))
+
+    def _refused(self, messages: Sequence[Message], deleted: Mapping[str, bool], written: Written) -> Written:
+        """What became of a batch: that of deleted runs is taken back, also where they were deleted meanwhile."""
+        with translated(self.url):
+            late = self._tombstones.ask(workflow_ids_of(messages) - deleted.keys())
+            known = {**deleted, **late}
+            gone = count_gone(messages, known)
+            if not gone:
+                return written
+            self._tombstones.refuse(messages, known, gone)
+        taken_back = sum(gone[workflow_id] for workflow_id in late)
+        refused = tuple(one for one in written.refused if one.message.workflow_id not in gone)
+        return Written(max(0, written.stored - taken_back), written.duplicates, refused, gone)
+
+    def put_pieces(self, pieces: Iterable[Mapping[str, Any]]) -> None:
+        """Bring in quarantined pieces as they were kept elsewhere."""
+        self._add(names.QUARANTINE, [values.to_portable(piece_document(piece)) for piece in pieces])
 
     def add_stored(self, ranges: Iterable[Stored]) -> None:
         """Enter ranges into the ledger."""
@@ -154,30 +230,40 @@ class MongoStore:
             try:
                 self._database[collection].insert_many(new, ordered=False)
             except errors.BulkWriteError as error:
-                if _failures(error):
+                if failures(error):
                     raise
+            if collection != names.LINKS:  # those are taken back with their tasks
+                self._tombstones.take_back(collection, new)
 
     def put_beats(self, beats: Iterable[Beat]) -> None:
         """Keep the latest beat of each producer and workflow."""
         updates = []
-        for document in map(documents.beat_document, beats):
+        new = self._living([documents.beat_document(beat) for beat in beats])
+        for document in new:
             is_later = {"$gte": [{"$literal": document["beat_at"]}, "$beat_at"]}
             latest = {"$cond": [is_later, {"$literal": document}, "$$ROOT"]}
             updates.append(
                 pymongo.UpdateOne({"_id": document["_id"]}, [{"$replaceWith": latest}], upsert=True)
             )
         with translated(self.url):
-            for _ in range(_RACES):
+            for _ in range(RACES):
                 if not updates:
                     return
                 try:
                     self._database[names.BEATS].bulk_write(updates, ordered=False)
+                    self._tombstones.take_back(names.BEATS, new)
                     return
                 except errors.BulkWriteError as error:
-                    if _failures(error):
+                    if failures(error):
                         raise
                     updates = [updates[failure["index"]] for failure in error.details["writeErrors"]]
         raise StoreError("beats of one producer are written by too many at once")
+
+    def _living(self, new: Sequence[Record]) -> list[Record]:
+        """Documents of runs that have not been deleted, as far as is known for some seconds."""
+        with translated(self.url):
+            deleted = self._tombstones.among({document["workflow_id"] for document in new})
+        return [document for document in new if document["workflow_id"] not in deleted]
 
     def put_consumer(self, mark: ConsumerMark) -> None:
         """Keep a consumer's latest mark; a consumer not seen for a week is forgotten when a new one comes."""
@@ -212,6 +298,34 @@ class MongoStore:
         if deletes:
             with translated(self.url):
                 self._database[names.QUARANTINE].bulk_write(deletes, ordered=False)
+
+    # --- deleted runs ------------------------------------------------------------------------------------------
+
+    def deleted_among(self, workflow_ids: Iterable[str]) -> frozenset[str]:
+        """Those of these runs that have been deleted."""
+        with translated(self.url):
+            return frozenset(self._tombstones.ask(workflow_ids))
+
+    def begin_deletion(self, workflow_id: str, *, by: str, archive: str | None = None) -> None:
+        """Write the run's tombstone."""
+        with translated(self.url):
+            self._tombstones.check_rights()
+        workflow = next(iter(self.find(names.WORKFLOWS, {"_id": workflow_id}, limit=1)), {})
+        counts = count_documents(self, workflow_id)
+        with translated(self.url):
+            tombstone = new_tombstone(workflow_id, workflow, counts, by=by, archive=archive)
+            self._tombstones.begin(tombstone, archive)
+
+    def delete_run(self, workflow_id: str, *, on_progress: Progress | None = None) -> None:
+        """Delete everything of a run."""
+        total = sum(count_documents(self, workflow_id).values())
+        with translated(self.url):
+            self._tombstones.delete(workflow_id, total, on_progress or (lambda _done, _total: None))
+
+    def undelete_run(self, workflow_id: str) -> bool:
+        """Remove the tombstone."""
+        with translated(self.url):
+            return self._tombstones.remove(workflow_id)
 
     # --- the ledger --------------------------------------------------------------------------------------------
 
@@ -261,6 +375,7 @@ class MongoStore:
         fields: Sequence[str] | None = None,
         sort: Sort = (),
         limit: int = 0,
+        timeout_s: float | None = None,
     ) -> Iterator[Record]:
         """Documents that match, streamed; an operator we refuse raises here, the server's refusal on first use."""
         source = self._database[filters.check_collection(collection)]
@@ -269,13 +384,22 @@ class MongoStore:
             projection = {"_id": not documents.hides_id(collection)}
             projection |= dict.fromkeys(filters.projected(collection, fields), True)
         order = filters.check_sort(sort)
-        where = filters.prepare(filter)
+        where = for_server(filters.prepare(filter))
         with translated(self.url, reading=True):
-            cursor = source.find(where, projection, sort=order or None, limit=limit)
-        return self._streamed(cursor, hides_id=documents.hides_id(collection))
+            cursor = source.find(
+                where,
+                projection,
+                sort=order or None,
+                limit=limit,
+                batch_size=_WHOLE_AT_ONCE if fields is None else 0,
+                max_time_ms=_ms(timeout_s),
+            )
+        return self._streamed(cursor, hides_id=documents.hides_id(collection), timeout_s=timeout_s)
 
-    def _streamed(self, cursor: Iterator[Record], *, hides_id: bool) -> Iterator[Record]:
-        with translated(self.url, reading=True):
+    def _streamed(
+        self, cursor: Iterator[Record], *, hides_id: bool, timeout_s: float | None
+    ) -> Iterator[Record]:
+        with translated(self.url, reading=True), timed(timeout_s):
             for document in cursor:
                 if hides_id:
                     document.pop("_id", None)
@@ -284,116 +408,42 @@ class MongoStore:
     def count(self, collection: str, filter: Filter) -> int:
         """How many documents match."""
         source = self._database[filters.check_collection(collection)]
-        where = filters.prepare(filter)
+        where = for_server(filters.prepare(filter))
         with translated(self.url, reading=True):
             return source.count_documents(where)
 
-    def aggregate(self, collection: str, pipeline: Sequence[Mapping[str, Any]]) -> Iterator[Record]:
+    def count_by(self, collection: str, filter: Filter, fields: Sequence[str]) -> dict[tuple[Any, ...], int]:
+        """How many documents match for each combination of values, counted in the server."""
+        source = self._database[filters.check_collection(collection)]
+        where = for_server(filters.prepare(filter))
+        group = {"_id": {field: f"${field}" for field in fields}, "count": {"$sum": 1}}
+        counts: dict[tuple[Any, ...], int] = {}
+        with translated(self.url, reading=True):
+            for row in source.aggregate([{"$match": where}, {"$group": group}]):
+                found = values.from_portable(row["_id"])
+                key = tuple(found.get(field) for field in fields)
+                counts[key] = counts.get(key, 0) + row["count"]  # a null counts with what is absent
+        return counts
+
+    def task_times(self, workflow_id: str, *, expected: int = 0) -> Iterator[TaskTimes]:
+        """All tasks of a workflow by activity and status, from an index alone."""
+        with translated(self.url, reading=True):
+            yield from read_times(self._database[names.TASKS], workflow_id, expected)
+
+    def aggregate(
+        self, collection: str, pipeline: Sequence[Mapping[str, Any]], *, timeout_s: float | None = None
+    ) -> Iterator[Record]:
         """Run a read-only pipeline in the server."""
         source = self._database[filters.check_collection(collection)]
-        stages = filters.prepare(pipeline)
-        with translated(self.url, reading=True):
-            cursor = source.aggregate(stages, allowDiskUse=True)
-        return self._streamed(cursor, hides_id=False)
+        stages = for_server(filters.prepare_pipeline(pipeline))
+        within: dict[str, Any] = {"maxTimeMS": _ms(timeout_s)} if timeout_s else {}
+        with translated(self.url, reading=True), timed(timeout_s):
+            cursor = source.aggregate(stages, allowDiskUse=True, **within)
+        return self._streamed(cursor, hides_id=False, timeout_s=timeout_s)
 
 
-class _Batch:
-    """The bulk writes of one batch into one collection. Works through pymongo's own errors."""
-
-    def __init__(self, collection: Collection[Record], received_at: int, refusals: list[Refusal]) -> None:
-        self._collection = collection
-        self._received_at = received_at
-        self._refusals = refusals
-
-    def write(self, batch: Sequence[Encoded]) -> tuple[int, int]:
-        """Write all; returns how many were stored and how many changed nothing."""
-        announcing = [one for one in batch if not one.message.was_announced and not one.message.is_final]
-        alone = [one for one in batch if not one.message.was_announced and one.message.is_final]
-        stored = unchanged = 0
-        colliding = [one for one in batch if one.message.was_announced]
-        for new in (*_slices(announcing, _INSERTS_AT_ONCE), *_slices(alone, _INSERTS_AT_ONCE)):
-            inserted, duplicates = self._insert(new)
-            stored += inserted
-            colliding += duplicates
-        for some in _slices(colliding, _MERGES_AT_ONCE):
-            done = self._merge(some)
-            stored, unchanged = stored + done[0], unchanged + done[1]
-        return stored, unchanged
-
-    def _insert(self, batch: Sequence[Encoded]) -> tuple[int, list[Encoded]]:
-        try:
-            raws: Sequence[Any] = [one.raw for one in batch]
-            self._collection.insert_many(raws, ordered=False)
-        except errors.BulkWriteError as error:
-            duplicates, refused = self._sorted_out(batch, error)
-            return len(batch) - len(duplicates) - refused, duplicates
-        except errors.PyMongoError as error:
-            done = [self._insert(half) for half in self._halves(batch, error)]
-            return sum(inserted for inserted, _ in done), [one for _, again in done for one in again]
-        return len(batch), []
-
-    def _merge(self, batch: Sequence[Encoded]) -> tuple[int, int]:
-        changed = unchanged = 0
-        for _ in range(_RACES):
-            if not batch:
-                return changed, unchanged
-            updates = [merge_update(one, self._received_at) for one in batch]
-            try:
-                result: Mapping[str, Any] = self._collection.bulk_write(
-                    updates, ordered=False
-                ).bulk_api_result
-                batch = []
-            except errors.BulkWriteError as error:
-                result = error.details
-                batch, _refused = self._sorted_out(batch, error)
-            except errors.PyMongoError as error:
-                done = [self._merge(half) for half in self._halves(batch, error)]
-                return changed + sum(one for one, _ in done), unchanged + sum(one for _, one in done)
-            changed += result["nUpserted"] + result["nModified"]
-            unchanged += result["nMatched"] - result["nModified"]
-        for one in batch:
-            self._refusals.append(Refusal(one.message, "its id belongs to a record of another workflow"))
-        return changed, unchanged
-
-    def _sorted_out(
-        self, batch: Sequence[Encoded], error: errors.BulkWriteError
-    ) -> tuple[list[Encoded], int]:
-        """Messages that met a document, and how many the server refused; raises if it is the server's own state."""
-        if error.details.get("writeConcernErrors") or any(map(is_transient, error.details["writeErrors"])):
-            raise error
-        refused = _failures(error)
-        for failure in refused:
-            self._refusals.append(Refusal(batch[failure["index"]].message, str(failure.get("errmsg"))))
-        met = [
-            batch[failure["index"]]
-            for failure in error.details["writeErrors"]
-            if failure.get("code") == DUPLICATE_KEY
-        ]
-        return met, len(refused)
-
-    def _halves(self, batch: Sequence[Encoded], error: errors.PyMongoError) -> list[Sequence[Encoded]]:
-        """What to try again after the server refused a batch as a whole; raises if it is the server's own state."""
-        if isinstance(error, errors.OperationFailure):
-            if isinstance(error, errors.WriteConcernError) or is_transient({"code": error.code}):
-                raise error
-        elif not isinstance(error, errors.DocumentTooLarge):
-            raise error
-        if len(batch) == 1:
-            self._refusals.append(Refusal(batch[0].message, str(error).partition(", full error:")[0]))
-            return []
-        middle = len(batch) // 2
-        return [batch[:middle], batch[middle:]]
-
-
-def _slices(batch: Sequence[Encoded], size: int) -> Iterator[Sequence[Encoded]]:
-    return (batch[start : start + size] for start in range(0, len(batch), size))
-
-
-def _failures(error: errors.BulkWriteError) -> list[dict[str, Any]]:
-    """What is wrong with a bulk write beyond documents that exist already."""
-    details = error.details
-    found = [failure for failure in details["writeErrors"] if failure.get("code") != DUPLICATE_KEY]
-    return [*found, *details.get("writeConcernErrors", ())]
+def _ms(seconds: float | None) -> int | None:
+    return max(1, int(seconds * 1000)) if seconds else None
 
 
 def _by_workflow(found: Iterable[Record]) -> Iterator[tuple[str, dict[str, Ranges]]]:

@@ -14,7 +14,7 @@ from bson.errors import BSONError
 from pymongo import errors
 
 from provd.common.advice import advised
-from provd.common.errors import ProvdError, StoreError, StoreUnavailable, UnsupportedQuery
+from provd.common.errors import ProvdError, QueryTimeout, StoreError, StoreUnavailable, UnsupportedQuery
 
 DUPLICATE_KEY = 11000
 
@@ -62,6 +62,17 @@ def translated(url: str, *, reading: bool = False) -> Iterator[None]:
         if not reading:
             raise
         raise UnsupportedQuery(one_line(error)) from error
+
+
+@contextmanager
+def timed(timeout_s: float | None) -> Iterator[None]:
+    """Tell a question's own time limit from a server that is slow; goes inside `translated`."""
+    try:
+        yield
+    except errors.ExecutionTimeout as error:
+        if timeout_s is None:
+            raise
+        raise QueryTimeout(timeout_s) from error
 
 
 def _of_bulk(url: str, error: errors.BulkWriteError) -> ProvdError:

@@ -1,13 +1,14 @@
 """The part of a filter that SQL can answer: conditions on the columns that the embedded store keeps.
 
 - What SQL finds always holds everything that matches; `exact` says that it holds nothing else.
+- A column is NULL where the document has no such field, or null in it: MongoDB tells the two apart as little.
 - A condition is handed to SQL only where the operand has the column's type, so that MongoDB's rule of comparing
   within a type holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -47,6 +48,8 @@ def column_value(value: Any) -> Any:
         return clock.from_datetime(value)
     if isinstance(value, dict):  # text with lone surrogates
         return value.get("~str")
+    if isinstance(value, list):
+        return 1
     return value
 
 
@@ -57,9 +60,12 @@ def from_column(column: str, value: Any) -> Any:
     return clock.to_datetime(value) if is_time(column) else value
 
 
-def sql_filter(query: Mapping[str, Any], columns: frozenset[str]) -> SqlFilter:
-    """Split off what SQL can answer of a prepared filter."""
+def sql_filter(query: Mapping[str, Any], columns: frozenset[str], lists: Collection[str] = ()) -> SqlFilter:
+    """Split off what SQL can answer of a prepared filter. Of `lists` it knows only whether there is one."""
     found = SqlFilter()
+    for column in lists:
+        if _wants_some(query.get(column)):
+            found.clauses.append(f"{column} IS NOT NULL")
     _collect(query, columns, found)
     return found
 
@@ -83,12 +89,27 @@ def _collect(query: Mapping[str, Any], columns: frozenset[str], found: SqlFilter
             _add(key, "$eq", condition, found)
 
 
+def _wants_some(condition: Any) -> bool:
+    """Whether only a document that has the field can meet the condition."""
+    if isinstance(condition, str):
+        return True
+    if not isinstance(condition, Mapping):
+        return False
+    several = condition.get("$in")
+    return isinstance(several, list) and all(isinstance(item, str) for item in several)
+
+
 def _add(column: str, operator: str, operand: Any, found: SqlFilter) -> None:
     if operator == "$in" and isinstance(operand, list) and len(operand) <= _MAX_OPERANDS:
-        if all(_fits(column, item) for item in operand):
-            found.clauses.append(f"{column} IN ({', '.join('?' * len(operand))})")
-            found.parameters.extend(column_value(item) for item in operand)
+        stated = [item for item in operand if item is not None]
+        if all(_fits(column, item) for item in stated):
+            clause = f"{column} IN ({', '.join('?' * len(stated))})"
+            found.clauses.append(clause if len(stated) == len(operand) else f"({clause} OR {column} IS NULL)")
+            found.parameters.extend(column_value(item) for item in stated)
             return
+    elif operator == "$eq" and operand is None:
+        found.clauses.append(f"{column} IS NULL")
+        return
     elif operator == "$eq" and _fits(column, operand):
         found.clauses.append(f"{column} = ?")
         found.parameters.append(column_value(operand))

@@ -100,7 +100,9 @@ def _check_version(connection: sqlite3.Connection, path: Path, url: str, *, migr
             f"{path} is a store of a later provd (schema {version}, this one knows {len(SQLITE)}): upgrade"
         )
     if version < len(SQLITE) and not migrating:
-        raise StoreUnavailable(url, "the store has no schema of this version yet; `provd consume` makes it")
+        raise StoreUnavailable(
+            url, "the store has no schema of this version yet; `provd store migrate` makes it"
+        )
 
 
 def initialise(connection: sqlite3.Connection) -> None:

@@ -15,12 +15,21 @@ The names below are the public ones; each is loaded when it is first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import sys
 
+#: As `typing` has it, which is not needed for more.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from provd import query as query
     from provd.producer.arguments import add_arguments as add_arguments
     from provd.producer.context import wrap as wrap
+    from provd.producer.counting import count as count
+    from provd.producer.dependencies import current_task_id as current_task_id
+    from provd.producer.dependencies import depends_on as depends_on
+    from provd.producer.entities import File as File
+    from provd.producer.entities import Key as Key
     from provd.producer.loop import loop as loop
     from provd.producer.objects import register as register
     from provd.producer.process import flush as flush
@@ -32,11 +41,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "File",
+    "Key",
     "Task",
     "__version__",
     "add_arguments",
+    "count",
+    "current_task_id",
+    "depends_on",
     "flush",
     "loop",
+    "query",
     "read_jsonl",
     "register",
     "task",
@@ -45,10 +60,16 @@ __all__ = [
 ]
 
 _HOME = {
+    "File": "provd.producer.entities",
+    "Key": "provd.producer.entities",
     "Task": "provd.producer.task",
     "add_arguments": "provd.producer.arguments",
+    "count": "provd.producer.counting",
+    "current_task_id": "provd.producer.dependencies",
+    "depends_on": "provd.producer.dependencies",
     "flush": "provd.producer.process",
     "loop": "provd.producer.loop",
+    "query": "provd.query",
     "read_jsonl": "provd.query.jsonl",
     "register": "provd.producer.objects",
     "task": "provd.producer.task",
@@ -60,7 +81,9 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'provd' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    home = _HOME[name]
+    __import__(home)
+    value = sys.modules[home] if home == f"provd.{name}" else getattr(sys.modules[home], name)
     globals()[name] = value
     return value
 

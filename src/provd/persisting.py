@@ -16,7 +16,7 @@ from dataclasses import replace
 from provd.common.errors import BrokerUnavailable, MissingExtra, ProvdError, StoreUnavailable
 from provd.common.settings import Settings
 from provd.common.spool import spool_files
-from provd.producer.process import Producer
+from provd.producer.producer import Producer
 from provd.producer.warning import warn_once
 
 try:

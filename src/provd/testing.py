@@ -46,6 +46,13 @@ class Captured:
         """The last record of each workflow."""
         return list({record["workflow_id"]: record for record in self._records(Kind.WORKFLOW)}.values())
 
+    def producers(self) -> list[Record]:
+        """The last record of each process in each workflow: what it counted, how it ended."""
+        records = {
+            (record["producer_id"], record["workflow_id"]): record for record in self._records(Kind.PRODUCER)
+        }
+        return list(records.values())
+
     def _records(self, kind: Kind) -> list[Record]:
         return [message.record for message in self.messages if message.kind is kind]
 

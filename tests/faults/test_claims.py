@@ -78,6 +78,8 @@ def test_mongodb_away_for_longer_than_the_claim_time_makes_nobody_steal(
                 return all(consumer.progress.stored for consumer in consumers)
 
             wait_until(all_are_at_work, 20)
+            # Their first marks are behind them: what they lose the store with is frames.
+            wait_until(lambda: store.count(names.CONSUMERS, {}) == 3, 20)
             if how == "frozen":
                 mongo.pause()
             else:

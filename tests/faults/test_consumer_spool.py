@@ -33,7 +33,9 @@ from tests.services.waiting import wait_until
 def streams(redis_url: str, namespace: str) -> Iterator[Streams]:
     broker = Broker(redis_url, connect_timeout_s=2)
     registry = Registry(broker, namespace=namespace, buckets=BUCKETS)
-    yield Streams(broker, registry, consumer="head-0", read_bytes=1 << 24, read_frames=1000)
+    yield Streams(
+        broker, registry, consumer="head-0", read_bytes=1 << 24, read_frames=1000, read_messages=2000
+    )
     broker.close()
 
 

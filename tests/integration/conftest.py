@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from provd.cli.main import app
 from provd.store.interface import Store
 from tests.integration.commands import Provd
-from tests.integration.consuming import MakeConsumer, make_consumers, plain_settings
+from tests.integration.consuming import MakeConsumer, consume, make_consumers, plain_settings
 
 
 @pytest.fixture
@@ -22,6 +22,15 @@ def make_consumer(
     """Makes consumers that bring what is in the shared Redis into the test's store."""
     with ExitStack() as stack:
         yield make_consumers(plain_settings(redis_url, store_url, namespace, tmp_path), slots, stack)
+
+
+@pytest.fixture
+def collect(
+    redis_url: str, namespace: str, store_url: str, store: Store, tmp_path: Path, slots: Path
+) -> Callable[[], None]:
+    """Brings what producers have said into the store."""
+    assert store.url
+    return lambda: consume(redis_url, store_url, namespace, tmp_path, slots)
 
 
 @pytest.fixture

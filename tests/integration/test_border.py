@@ -36,7 +36,7 @@ FAULTS = {
     "end": "import provd.producer.channel as c; c.Channel.end = None",
     "fail": "import provd.producer.channel as c; c.Channel.fail = None",
     "values": "import provd.producer.signature as s; s.Signature.freeze = None",
-    "workflow": "import provd.producer.process as p; p.Producer.channel = None",
+    "workflow": "import provd.producer.producer as p; p.Producer.channel = None",
     "workflow-end": "import provd.producer.channel as c; c.Channel.close = None",
 }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 #: What the extras bring, and the base install has not.
-_EXTRAS = ("pymongo", "bson", "pydantic_settings", "prometheus_client", "mongomock")
+_EXTRAS = ("pymongo", "bson", "pydantic_settings", "prometheus_client", "mongomock", "lark")
 
 _WITHOUT = f"""
 import sys

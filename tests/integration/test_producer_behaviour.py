@@ -22,7 +22,7 @@ def test_children_forked_while_the_sender_imports_its_client_can_import_too(scri
         while time.monotonic() < until:
             child = os.fork()
             if child == 0:
-                signal.alarm(10)
+                signal.alarm(40)  # all of them import at once
                 import redis
                 os._exit(0)
             children.append(child)
@@ -435,3 +435,26 @@ def test_a_relative_spool_below_a_working_directory_that_is_gone_is_counted_as_d
 
     assert (ended.returncode, ended.stdout) == (0, "science\n")
     assert "dropped and counted" in ended.stderr
+
+
+def test_a_finalizer_that_runs_when_the_modules_are_gone_may_call_what_is_captured(script: Script) -> None:
+    ended = script.run("""
+        import os, sys, provd
+
+        class Late:
+            def __init__(self, *calls):
+                self.calls, self.write = calls, os.write
+
+            def __del__(self):
+                for call in self.calls:
+                    self.write(1, str(call(3)).encode())
+
+        def same(value):
+            return value
+
+        sys.kept = Late(provd.task(same), provd.task(light=True)(same))
+        with provd.workflow("w"):
+            pass
+    """)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "33", "")

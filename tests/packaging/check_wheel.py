@@ -87,8 +87,8 @@ def check_installed(bin: Path, cwd: Path) -> None:
     """The installed wheel imports lightly, runs, and names the install line of a missing extra."""
     python = str(bin / "python")
     loaded = run([python, "-c", IMPORTED], cwd).strip()
-    if loaded != "msgpack":
-        raise WheelError(f"import provd loads {loaded or 'nothing'}, where only msgpack is expected")
+    if loaded:
+        raise WheelError(f"import provd loads {loaded}, where nothing is expected")
     for command in ([str(bin / "provd")], [python, "-m", "provd"]):
         if "Usage" not in run([*command, "--help"], cwd):
             raise WheelError(f"{' '.join(command)} --help shows no usage")

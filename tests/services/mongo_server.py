@@ -29,10 +29,12 @@ class MongoServer:
         replica_set: bool = False,
         parameters: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
+        cache_gib: float = 0.25,
     ) -> None:
         """`options` are more of the command line, such as `--auth`."""
         self.folder = folder
         self._options = options
+        self._cache_gib = cache_gib
         self._parameters = {"diagnosticDataCollectionEnabled": "false", **(parameters or {})}
         (folder / "data").mkdir(parents=True, exist_ok=True)
         self._port = free_port()
@@ -48,7 +50,7 @@ class MongoServer:
             "--bind_ip",
             "127.0.0.1",
         ]
-        arguments += ["--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"]
+        arguments += ["--nounixsocket", "--wiredTigerCacheSizeGB", f"{self._cache_gib:g}"]
         for name, value in self._parameters.items():
             arguments += ["--setParameter", f"{name}={value}"]
         arguments += self._options

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import provd
 
@@ -46,6 +46,11 @@ def use(parser: argparse.ArgumentParser) -> None:
         assert_type(main([]), int)
         assert_type(provd.wrap(train)(0.1), dict[str, float])
         assert_type(provd.flush(timeout=1.0), bool)
+        provd.count(rows_in=150, seconds=0.5)
+    with provd.workflow("etl", input_fingerprint=[provd.File("a"), "b"], code_ref="r1", config_hash="x"):
+        pass
+    with provd.workflow("etl", input_fingerprint={"train": provd.File("a")}):
+        pass
     for epoch in provd.loop(range(3), name="epoch", item="epoch"):
         assert_type(epoch, int)
     for turn in provd.loop(3, light=True):
@@ -63,6 +68,32 @@ def use(parser: argparse.ArgumentParser) -> None:
     step(1, "a")  # type: ignore[call-arg]
     provd.loop(3.5)  # type: ignore[call-overload]
     provd.task(outputs=3)(use)  # type: ignore[call-overload]
+
+
+def ask() -> None:
+    """What a program asks of a store."""
+    with provd.query.connect("sqlite:///provd.db") as books:
+        assert_type(books, provd.query.Connection)
+        run = books.run("last")
+        assert_type(run, provd.query.RunView)
+        assert_type(run.status, str)
+        assert_type(run.task_counts, Mapping[str, int])
+        assert_type(run.verify().complete, bool)
+        tasks = run.tasks(
+            "used.lr > 0.01", status=["ERROR", "LOST"], sort="-duration", fields="used", limit=3
+        )
+        assert_type(tasks, provd.query.Tasks)
+        assert_type(tasks.count(), int)
+        for task in tasks:
+            assert_type(task, dict[str, Any])
+        for other in books.runs(campaign_id="exp42", limit=5):
+            assert_type(other, provd.query.RunView)
+        assert_type(books.runs()[0], provd.query.RunView)
+        assert_type(books.runs()[:2], provd.query.Runs)
+        assert_type([node.task_id for node in run.lineage("t", down=True).nodes], list[str])
+
+        books.run(3)  # type: ignore[arg-type]
+        run.tasks(limits=3)  # type: ignore[call-arg]
 
 
 async def wait() -> None:

@@ -134,8 +134,11 @@ def test_numpy_scalars_stay_numbers(value: Any, expected: Any) -> None:
 
 
 def test_arrays_are_recorded_in_short() -> None:
-    said = recorded(np.zeros((2, 3)))
+    array = np.zeros((2, 3))
 
+    said = recorded(array)
+
+    assert said.pop("object") == recorded(array)["object"] != recorded(np.zeros((2, 3)))["object"]
     assert said == {"type": "numpy.ndarray", "shape": [2, 3], "dtype": "float64", "bytes": 48}
 
 
@@ -158,6 +161,22 @@ def test_an_object_is_recorded_by_type_and_identity() -> None:
     assert again == first
     assert second["object"] != first["object"]
     assert recorded(one) == {"type": "tests.odd_values.Raising", "unreadable": "ValueError"}
+
+
+def test_each_task_that_hands_an_object_on_makes_a_new_version_of_it() -> None:
+    class Model: ...
+
+    model = Model()
+    values = {"model": model, "same": [model]}
+
+    used = wire.unpack(freeze_map(values))
+    made = wire.unpack(freeze_map(values, made=True))
+    used_again = wire.unpack(freeze_map(values))
+    made_again = wire.unpack(freeze_map(values, made=True))
+
+    assert "version" not in used["model"]
+    assert made["model"] == made["same"][0] == used_again["model"] == {**used["model"], "version": 1}
+    assert made_again["model"]["version"] == 2
 
 
 def test_an_identity_is_never_given_twice() -> None:
@@ -458,3 +477,20 @@ def test_what_is_too_large_to_record_is_not_copied_to_find_out(huge: Any) -> Non
 
     assert len(packed) <= Settings().message_bytes_max
     assert peak < 32 << 20
+
+
+def test_a_type_that_passes_for_int_does_not_make_the_walk_endless() -> None:
+    class Passing(type):
+        def __eq__(cls, other: object) -> bool:
+            return True
+
+        def __hash__(cls) -> int:
+            return hash(int)
+
+    class NoInt(metaclass=Passing):
+        pass
+
+    frozen = freeze(([NoInt()],))
+
+    assert isinstance(frozen, bytes)
+    assert wire.unpack(frozen) == [{"type": "list", "unreadable": "TypeError"}]

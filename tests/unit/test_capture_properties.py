@@ -18,7 +18,7 @@ from provd.common.record import Kind, Message
 from provd.common.settings import Settings
 from provd.common.values import from_json, to_json
 from provd.producer.capture import Frozen, convert, freeze, freeze_map
-from provd.producer.channel import TaskEntry
+from provd.producer.entry import TaskEntry
 from provd.producer.framing import Framer, Limits, Origin
 from provd.producer.rules import current_rules, use_rules
 from tests.odd_values import anything

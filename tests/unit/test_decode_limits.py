@@ -14,6 +14,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from bson.datetime_ms import DatetimeMS
 
 from provd.common import sections, spool, wire
 from provd.common.errors import FrameError
@@ -154,7 +155,7 @@ def test_a_message_nested_without_end_is_refused_alone(depth: int, opening: byte
 
     frame = wire.decode(header, body)
 
-    results = {message.seq: encode(message, 0) for message in frame.messages}
+    results = {message.seq: encode(message, DatetimeMS(0)) for message in frame.messages}
     refused = {seq for seq, result in results.items() if isinstance(result, Refusal)}
     assert refused | {flaw.first_seq for flaw in frame.flaws} == {2}
 
@@ -189,7 +190,7 @@ def test_integers_of_a_million_digits_harm_only_their_own_record() -> None:
 
     assert 2 in {message.seq for message in frame.messages}
     for message in frame.messages:
-        encode(message, 0)  # never raises
+        encode(message, DatetimeMS(0))  # never raises
 
 
 # --- the spool's lines -------------------------------------------------------------------------------------------

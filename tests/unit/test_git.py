@@ -111,6 +111,16 @@ def test_outside_of_a_repository_there_is_the_file_and_its_checksum(tmp_path: Pa
     assert len(code["sha256"]) == 64
 
 
+def test_a_repository_without_a_configuration_keeps_its_commit(script: Path) -> None:
+    commit = git(script.parent, "rev-parse", "HEAD")
+    (script.parents[1] / ".git" / "config").unlink()
+
+    code = read_code(str(script))
+
+    assert (code["commit"], code["dirty"]) == (commit, False)
+    assert "repository" not in code
+
+
 @pytest.mark.parametrize("ruin", [b"", b"DIRC", b"DIRC\0\0\0\x09\0\0\0\x01" + b"\0" * 40])
 def test_a_ruined_index_leaves_the_rest_of_the_facts(script: Path, ruin: bytes) -> None:
     (script.parents[1] / ".git" / "index").write_bytes(ruin)

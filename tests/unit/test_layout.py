@@ -41,7 +41,7 @@ def facade_links() -> dict[str, Path]:
 
 
 def test_every_folder_with_an_init_file_is_a_sub_package_and_every_sub_package_has_one() -> None:
-    found = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    found = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
 
     assert PACKAGES == found
 
@@ -89,7 +89,7 @@ def test_pyright_is_given_every_link() -> None:
     """It does not find them by itself, and would pass over a package in silence."""
     given = {path.removeprefix("src/provd/") for path in tool_settings()["pyright"]["include"]}
 
-    assert given == PACKAGES | LINKED_DATA | {"*.py", "tests"}
+    assert given == PACKAGES | LINKED_DATA | {"*.py", "tests", "benchmarks"}
 
 
 def test_the_bare_name_of_every_package_is_banned() -> None:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import provd
 
 EXPECTED = [
+    "File",
+    "Key",
     "Task",
     "__version__",
     "add_arguments",
+    "count",
+    "current_task_id",
+    "depends_on",
     "flush",
     "loop",
+    "query",
     "read_jsonl",
     "register",
     "task",

@@ -370,3 +370,35 @@ def test_zeros_inside_a_damaged_message_do_not_pass_for_a_section() -> None:
 
     # Then it alone is lost
     assert [message.seq for message in frame.messages] == [1, 3]
+
+
+_TENANTS = st.sampled_from([None, "a", "b", "not an id", 7])
+
+
+@given(batches(), st.lists(_TENANTS, min_size=6, max_size=6), st.booleans())
+def test_every_message_keeps_its_tenant_whether_the_header_says_it_or_the_rows(
+    stated: tuple[Header, list[Message]], tenants: list[Any], one: bool
+) -> None:
+    header, messages = stated
+    for message, tenant in zip(messages, tenants[:1] * 6 if one else tenants, strict=False):
+        message.record.pop("tenant_id", None)
+        if tenant is not None:
+            message.record["tenant_id"] = tenant
+
+    frame = wire.decode(*encode(header, messages))
+
+    assert [content(message) for message in frame.messages] == [content(message) for message in messages]
+
+
+def test_the_tenant_of_a_frame_stands_once_in_its_header() -> None:
+    def frame(tenant: dict[str, str]) -> tuple[bytes, bytes]:
+        records = [
+            {"task_id": task_id(PRODUCER, n), "status": "FINISHED", "used": {}, **tenant} for n in (1, 2)
+        ]
+        messages = [Message(Kind.TASK, PRODUCER, WORKFLOW, n, record) for n, record in enumerate(records, 1)]
+        return wire.encode_messages(messages, campaign_id=None, hostname="h", pid=1, rank=None)
+
+    head, body = frame({"tenant_id": "a"})
+
+    assert wire.decode_header(head).tenant_id == "a"
+    assert body == frame({})[1]

@@ -1,0 +1,51 @@
+"""How values of ours look in a notebook: HTML tables. Values are data: each is escaped, none is read as HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from provd.query.columns import cell_text
+
+#: Characters of a value that are shown, and rows of a table.
+SHOWN_CHARS = 80
+SHOWN_ROWS = 20
+
+
+def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], caption: str) -> str:
+    """Rows as a table, values by column."""
+    head = "".join(f"<th>{escaped(name)}</th>" for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escaped(row.get(name))}</td>" for name in columns) + "</tr>" for row in rows
+    )
+    caption = f"<caption>{escaped(caption)}</caption>"
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def facts(items: Iterable[tuple[str, Any]], caption: str) -> str:
+    """Names and values, those without a value left out."""
+    body = "".join(
+        f"<tr><th>{escaped(name)}</th><td>{escaped(value)}</td></tr>"
+        for name, value in items
+        if value is not None and value != {}
+    )
+    return f"<table><caption>{escaped(caption)}</caption><tbody>{body}</tbody></table>"
+
+
+def escaped(value: Any) -> str:
+    """A value as short text that no browser takes for anything else."""
+    text = short(value)
+    return html.escape(text, quote=True)
+
+
+def short(value: Any) -> str:
+    """A value as one short line without control characters."""
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{short(key)}={short(item)}" for key, item in list(value.items())[:20])
+    elif isinstance(value, float):
+        text = f"{value:.6g}"
+    else:
+        text = cell_text(value)
+    text = "".join(char if char.isprintable() else "\ufffd" for char in text[: SHOWN_CHARS + 1])
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"

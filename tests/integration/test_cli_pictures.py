@@ -1,0 +1,292 @@
+"""`provd runs compare`, `timeline` and `graph`, on both stores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from provd.common.record import Status
+from provd.query.compare import compare_runs
+from provd.query.run_graph import read_graph
+from provd.query.timeline import BY_STATUS, read_timeline
+from provd.store.interface import Store
+from tests.builders import START_MS, ProducerBuilder, finished_run
+from tests.integration.commands import Provd
+
+#: Everything that ends a label somewhere.
+NASTY = 'a "b" <c> & \\ #x; ]] -->\n\x1b[31m\ud800 end'
+_SVG = "{http://www.w3.org/2000/svg}"
+
+
+def a_sweep(store: Store, workflow_id: str, *, lr: float = 0.1, failing: int = -1, more: int = 0) -> None:
+    """Ten times `prepare`, which calls `train` and hands it a value."""
+    part = ProducerBuilder(workflow_id, f"p-{workflow_id}", rank=0).open()
+    for number in range(10 + more):
+        key = {"type": "provd.Key", "key": f"{workflow_id}-{number}"}
+        caller = part.task("prepare", after_ms=1000 * number, duration=0.25, used={"n": number}, generated={"k": key})  # fmt: skip
+        failed = number == failing
+        part.task(
+            "train", Status.ERROR if failed else Status.FINISHED, after_ms=1000 * number + 250, duration=0.5,
+            used={"n": number, "lr": 0.5}, generated=None if failed else {"loss": lr * number, "steps": 7},
+            parent_task_id=caller,
+        )  # fmt: skip
+    part.workflow(
+        name="sweep", args={"lr": lr, "same": 1}, code={"commit": f"c{lr}", "dirty": False, "branch": "main"},
+        environment={"python": "3.11", "packages": {"numpy": f"1.{lr}", "scipy": "1.0"}},
+    ).close().write(store)  # fmt: skip
+
+
+def differences(found: Any) -> dict[str, tuple[Any, Any]]:
+    return {one.name: (one.a, one.b) for one in found}
+
+
+# --- compare -----------------------------------------------------------------------------------------------------
+
+
+def test_only_what_differs_is_told(store: Store) -> None:
+    a_sweep(store, "one", lr=0.1)
+    a_sweep(store, "two", lr=0.2, failing=3, more=2)
+
+    found = compare_runs(store, "one", "two")
+
+    assert differences(found.args) == {"lr": (0.1, 0.2)}
+    assert differences(found.code) == {"commit": ("c0.1", "c0.2")}
+    assert differences(found.environment) == {"packages.numpy": ("1.0.1", "1.0.2")}
+    assert differences(found.run) == {"status": ("FINISHED", "DEGRADED")}
+    told = {one.activity_id: one for one in found.activities}
+    assert told["train"].b is not None
+    assert told["train"].b.tasks == {"FINISHED": 11, "ERROR": 1}
+    # What was prepared has its run's name in it, and only the first loss is 0 in both.
+    assert (found.results.matched, found.results.differing) == (20, 19)
+    assert (found.results.only_a, found.results.only_b) == (0, 4)
+    assert not found.same
+
+
+def test_tasks_with_equal_inputs_are_matched_whatever_their_order(store: Store) -> None:
+    for name, numbers in (("one", (1, 2, 3, 3, 4)), ("two", (3, 2, 1, 3, 5))):
+        part = ProducerBuilder(name, f"p-{name}").open()
+        for place, number in enumerate(numbers):
+            part.task(used={"b": 1, "n": number} if place % 2 else {"n": number, "b": 1},
+                      generated={"x": float("nan") if number == 1 else place if number == 3 else 0})  # fmt: skip
+        part.workflow().close().write(store)
+
+    results = compare_runs(store, "one", "two").results
+
+    # 1 and 2 came out alike; of the two 3s one gave 3 in both, the others 2 and 0.
+    assert (results.matched, results.differing, results.only_a, results.only_b) == (4, 1, 1, 1)
+    (example,) = results.examples
+    assert (example.used, example.generated_a, example.generated_b) == ({"n": 3, "b": 1}, {"x": 2}, {"x": 0})
+
+
+def test_two_equal_runs_are_the_same(store: Store, provd: Provd) -> None:
+    for name in ("one", "two"):
+        finished_run(store, name)
+
+    assert compare_runs(store, "one", "two").same
+    assert "nothing differs but times" in provd("runs", "compare", "one", "two").stdout
+
+
+def test_with_too_many_tasks_their_results_are_not_compared_and_that_is_said(
+    store: Store, provd: Provd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_sweep(store, "one")
+    a_sweep(store, "two")
+
+    found = compare_runs(store, "one", "two", tasks_max=19)
+
+    assert not found.results.compared
+    assert not found.same
+
+
+def test_a_comparison_as_json_and_of_an_unknown_run(store: Store, provd: Provd) -> None:
+    a_sweep(store, "one", lr=0.1)
+    a_sweep(store, "two", lr=0.2)
+
+    document = json.loads(provd("runs", "compare", "one", "two", "--json").stdout)
+
+    assert document["args"] == [{"part": "args", "name": "lr", "a": 0.1, "b": 0.2}]
+    assert document["same"] is False
+    assert provd("runs", "compare", "one", "three").exit_code == 1
+
+
+def test_what_programs_counted_is_compared(store: Store, provd: Provd) -> None:
+    for name, rows in (("one", 5), ("two", 7)):
+        ProducerBuilder(name, f"p-{name}").open().workflow().close(counts={"rows_in": rows, "same": 1}).write(store)  # fmt: skip
+
+    assert differences(compare_runs(store, "one", "two").counts) == {"rows_in": (5, 7)}
+    assert "rows_in" in provd("runs", "compare", "one", "two").stdout
+
+
+# --- timeline ----------------------------------------------------------------------------------------------------
+
+
+def test_each_span_has_the_share_that_was_worked_in_it(store: Store) -> None:
+    part = ProducerBuilder("alpha", "p1", rank=3, hostname="node7").open()
+    part.task("a", after_ms=0, duration=2.0)
+    part.task("b", after_ms=2500, duration=0.5)
+    part.task("b", after_ms=2500, duration=1.5)
+    part.write(store)
+
+    found = read_timeline(store, "alpha", spans=4)
+
+    (lane,) = found.lanes
+    assert (lane.hostname, lane.rank, lane.tasks, lane.seconds) == ("node7", 3, 3, 4.0)
+    assert [round(lane.share(span), 3) for span in range(4)] == [1.0, 1.0, 1.0, 1.0]
+    assert [lane.group(span) for span in range(4)] == ["a", "a", "b", "b"]
+    assert (found.end - found.start).total_seconds() == 4.0  # type: ignore[operator]
+
+
+def test_lanes_are_by_host_and_rank_and_those_with_the_most_tasks_are_shown(store: Store) -> None:
+    for number, host in enumerate(("node2", "node1", "node1")):
+        part = ProducerBuilder("alpha", f"p{number}", hostname=host, rank=2 - number).open()
+        for _ in range(number + 1):
+            part.task()
+        part.write(store)
+
+    everything = read_timeline(store, "alpha", spans=10)
+    busiest = read_timeline(store, "alpha", spans=10, lanes=2)
+
+    assert [(lane.hostname, lane.rank) for lane in everything.lanes] == [("node1", 0), ("node1", 1), ("node2", 2)]  # fmt: skip
+    assert [lane.producer_id for lane in busiest.lanes] == ["p2", "p1"]
+    assert (everything.more, busiest.more) == (0, 1)
+
+
+def test_many_lanes_have_longer_spans_so_that_memory_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    for number in range(5):
+        ProducerBuilder("alpha", f"p{number}").open().task()
+        part = ProducerBuilder("alpha", f"p{number}").open()
+        part.task()
+        part.write(store)
+    monkeypatch.setattr("provd.query.timeline._CELLS_MAX", 50)
+
+    assert read_timeline(store, "alpha", spans=1000).spans == 10
+
+
+def test_running_tasks_of_a_silent_producer_are_lost_in_the_timeline_too(store: Store) -> None:
+    part = ProducerBuilder("alpha", "p1").open()
+    part.task(status=Status.RUNNING)
+    part.task("more", after_ms=5000)
+    part.write(store).beat(store, START_MS - 10_000_000)
+
+    assert "LOST" in read_timeline(store, "alpha", spans=10, by=BY_STATUS).groups
+
+
+def test_a_timeline_is_a_picture_with_whatever_names(store: Store, provd: Provd, tmp_path: Path) -> None:
+    part = ProducerBuilder("alpha", "p1", hostname=NASTY).open()
+    for number in range(12):
+        part.task(f"{number} {NASTY}", after_ms=number * 100)
+    part.write(store)
+    file = tmp_path / "t.svg"
+
+    for by in ("activity", "status"):
+        done = provd("runs", "timeline", "alpha", "--by", by, "--output", str(file))
+
+        assert (done.exit_code, done.stdout) == (0, "")
+        root = ET.parse(file).getroot()
+        assert root.tag == f"{_SVG}svg"
+        assert len(root.findall(f"{_SVG}rect")) > 3
+    shown = provd("runs", "timeline", "alpha")
+    assert "\x1b" not in shown.stdout
+    assert "other" in shown.stdout
+
+
+def test_wrong_options_of_a_timeline(store: Store, provd: Provd, tmp_path: Path) -> None:
+    finished_run(store, "alpha")
+
+    for arguments in (["--by", "colour"], ["-o", "t.png"], ["-o", str(tmp_path / "no" / "t.svg")]):
+        done = provd("runs", "timeline", "alpha", *arguments)
+        assert done.exit_code == 2, arguments
+
+
+def test_a_timeline_of_a_run_without_tasks_says_so(store: Store, provd: Provd, tmp_path: Path) -> None:
+    ProducerBuilder("alpha", "p1").open().workflow().close().write(store)
+
+    assert provd("runs", "timeline", "alpha").stdout == "no task has begun\n"
+    assert provd("runs", "timeline", "alpha", "-o", str(tmp_path / "t.svg")).exit_code == 0
+    assert json.loads(provd("runs", "timeline", "alpha", "--json").stdout)["lanes"] == []
+
+
+# --- graph -------------------------------------------------------------------------------------------------------
+
+
+def test_arrows_count_calls_and_values_between_activities(store: Store) -> None:
+    part = ProducerBuilder("alpha", "p1").open()
+    other = ProducerBuilder("beta", "p2").open()
+    key = {"type": "provd.File", "path": "/in", "size": 1, "sha256": "0" * 64}
+    other.task("elsewhere", generated={"f": key})
+    other.write(store)
+    first = part.task("prepare", used={"f": key}, generated={"k": {"type": "provd.Key", "key": "x"}})
+    for _ in range(3):
+        part.task("train", used={"k": {"type": "provd.Key", "key": "x"}}, parent_task_id=first)
+    part.task("report", Status.ERROR, depends_on=[first], parent_task_id="alpha")
+    part.write(store)
+
+    found = read_graph(store, "alpha")
+
+    assert {(one.source, one.target, one.kind): one.count for one in found.arrows} == {
+        ("prepare", "train", "call"): 3,
+        ("prepare", "train", "value"): 3,
+        ("prepare", "report", "dependency"): 1,
+    }
+    assert {one.activity_id: dict(one.tasks) for one in found.activities} == {
+        "prepare": {"FINISHED": 1}, "train": {"FINISHED": 3}, "report": {"ERROR": 1},
+    }  # fmt: skip
+    assert (found.from_outside, found.complete) == (1, True)
+    assert not read_graph(store, "alpha", pairs_max=2).complete
+
+
+@pytest.mark.parametrize("form", ["mermaid", "dot", "svg", "json"])
+def test_no_name_breaks_out_of_a_graph(store: Store, provd: Provd, tmp_path: Path, form: str) -> None:
+    part = ProducerBuilder("alpha", "p1").open()
+    first = part.task(NASTY)
+    part.task(NASTY, parent_task_id=first)
+    part.task("plain", parent_task_id=first)
+    part.write(store)
+
+    done = provd("runs", "graph", "alpha", "--format", form)
+
+    assert done.exit_code == 0, done.output
+    assert "\x1b" not in done.stdout
+    if form == "svg":
+        assert ET.fromstring(done.stdout.encode()).tag == f"{_SVG}svg"
+    elif form == "json":
+        assert len(json.loads(done.stdout)["activities"]) == 2
+    elif form == "mermaid":
+        # Two nodes and two arrows, each on a line of its own; quotes of names are written as codes.
+        assert [line.count('"') for line in done.stdout.splitlines()] == [0, 2, 2, 2, 2]
+    else:
+        assert len(done.stdout.splitlines()) == 3 + 2 + 2
+        assert '\\"b\\" <c> & \\\\ #x' in done.stdout
+
+
+def test_circles_end_and_the_file_name_says_the_format(store: Store, provd: Provd, tmp_path: Path) -> None:
+    part = ProducerBuilder("alpha", "p1").open()
+    last = part.task("a")
+    for name in ("b", "c", "a", "b"):
+        last = part.task(name, parent_task_id=last)
+    part.write(store)
+
+    for name, beginning in (
+        ("g.svg", "<?xml"),
+        ("g.dot", "digraph"),
+        ("g.mmd", "flowchart"),
+        ("g.json", "{"),
+    ):
+        assert provd("runs", "graph", "alpha", "-o", str(tmp_path / name)).exit_code == 0
+        assert (tmp_path / name).read_text().startswith(beginning)
+    assert provd("runs", "graph", "alpha", "--format", "png").exit_code == 2
+    assert provd("runs", "graph", "alpha", "--json", "--format", "dot").exit_code == 2
+
+
+# --- show --------------------------------------------------------------------------------------------------------
+
+
+def test_show_names_the_hosts_where_there_are_several(store: Store, provd: Provd) -> None:
+    for rank in range(11):
+        ProducerBuilder("alpha", f"p{rank}", hostname=f"node{rank:02d}", rank=rank).open().write(store)
+
+    assert "hosts    11: node00, node01" in provd("runs", "show", "alpha").stdout
