@@ -16,7 +16,7 @@ from provd.common.errors import Deleted, UsageError
 if TYPE_CHECKING:
     from provd.common.record import Record
     from provd.common.settings import Settings
-    from provd.query.pruning import Candidates
+    from provd.query.pruning import Age, Candidates
     from provd.query.runs import Run
     from provd.store.interface import Store
 
@@ -93,33 +93,32 @@ def prune(
     """
     from provd.cli import output
     from provd.query.moments import parse_moment
-    from provd.query.pruning import find_candidates
+    from provd.query.pruning import Age, find_candidates
 
     before = parse_moment(older_than, "--older-than")
     _check_format(format, archive)
     settings = settings_of(context, store_url=store)
     with _open(settings) as opened:
-        found = find_candidates(
-            opened, before, campaign_id=campaign_id, force=force, lost_after_s=settings.lost_after_s
-        )
+        age = Age(before, campaign_id, force, settings.lost_after_s)
+        found = find_candidates(opened, age)
         if dry_run:
             _show(found, json=json)
             return
         if not found.going and not found.unfinished:
-            output.say("no runs to delete" + _kept(found.staying))
+            output.say("no runs to delete" + _kept(found))
             return
         if not yes and sys.stdin.isatty():
             _show(found, json=False)
         _ask(_question(found, archive), yes=yes)
-        for tombstone in _removed(opened, found, archive, format, settings):
+        for tombstone in _removed(opened, found, archive, format, age):
             if json:
                 output.print_json(_document(tombstone))
                 sys.stdout.flush()
             else:
                 place = f", archived in {tombstone['archive']}" if "archive" in tombstone else ""
                 output.say(f"deleted {tombstone['workflow_id']}: {_counted(tombstone)}{place}")
-        if found.staying:
-            output.say(_kept(found.staying).removeprefix("; "))
+        if _kept(found):
+            output.say(_kept(found).removeprefix("; "))
 
 
 def _check_format(format: str, archive: Path | None) -> None:
@@ -134,13 +133,18 @@ def _check_format(format: str, archive: Path | None) -> None:
 
 
 def _removed(
-    store: Store, found: Candidates, archive: Path | None, format: str, settings: Settings
+    store: Store, found: Candidates, archive: Path | None, format: str, age: Age
 ) -> Iterator[Record]:
+    from provd.cli import output
     from provd.cli.progress import progress_bar
     from provd.query.archive import Archiving, remove_run
+    from provd.query.pruning import still_goes
 
-    archiving = None if archive is None else Archiving(archive, format, settings.lost_after_s)
+    archiving = None if archive is None else Archiving(archive, format, age.lost_after_s)
     for workflow_id in (*found.unfinished, *(run.workflow_id for run in found.going)):
+        if not still_goes(store, workflow_id, age):
+            output.say(f"{workflow_id} stays: it goes on, or somebody has deleted it or brought it back meanwhile")
+            continue
         with progress_bar(f"deleting {workflow_id}") as progress:
             tombstone = remove_run(store, workflow_id, archiving=archiving, on_progress=progress)
         yield tombstone
@@ -159,10 +163,11 @@ def _open(settings: Settings) -> Iterator[Store]:
 
 def _checked(store: Store, workflow_id: str, settings: Settings, *, force: bool) -> str:
     """The run in some words. Raises `UsageError` for one that has not ended."""
-    from provd.query.pruning import UNENDED
+    from provd.query.pruning import UNENDED, as_they_live
     from provd.query.runs import read_run
 
     run = read_run(store, workflow_id, lost_after_s=settings.lost_after_s)
+    (run,) = as_they_live(store, [run], settings.lost_after_s)
     if run.status in UNENDED and not force:
         raise UsageError(
             f"run {workflow_id} is {run.status}: what still comes of it would be refused; --force deletes it"
@@ -209,7 +214,7 @@ def _show(found: Candidates, *, json: bool) -> None:
     if json:
         for workflow_id in found.unfinished:
             output.print_json({"workflow_id": workflow_id, "fate": "unfinished"})
-        for fate, runs in (("delete", found.going), ("stays", found.staying)):
+        for fate, runs in (("delete", found.going), ("stays", (*found.staying, *found.shared))):
             for run in runs:
                 output.print_json({**run.to_document(), "fate": fate})
         return
@@ -219,18 +224,24 @@ def _show(found: Candidates, *, json: bool) -> None:
         output.say("no runs to delete")
     for workflow_id in found.unfinished:
         output.say(f"{workflow_id}: its deletion was cut off, and would be finished")
-    if found.staying:
-        output.say(_kept(found.staying).removeprefix("; "))
+    if _kept(found):
+        output.say(_kept(found).removeprefix("; "))
 
 
-def _kept(staying: Sequence[Run]) -> str:
+def _kept(found: Candidates) -> str:
+    return _staying(found.staying, "having not ended") + _staying(
+        found.shared, "having tasks of other campaigns"
+    )
+
+
+def _staying(runs: Sequence[Run], why: str) -> str:
     from provd.cli import human
 
-    if not staying:
+    if not runs:
         return ""
-    named = ", ".join(f"{run.workflow_id} ({run.status})" for run in staying[:5])
-    more = ", …" if len(staying) > 5 else ""
-    return f"; {human.many(len(staying), 'run')} of that age stay, having not ended: {named}{more}"
+    named = ", ".join(f"{run.workflow_id} ({run.status})" for run in runs[:5])
+    more = ", …" if len(runs) > 5 else ""
+    return f"; {human.many(len(runs), 'run')} of that age stay, {why}: {named}{more}"
 
 
 def _counted(tombstone: Record) -> str:

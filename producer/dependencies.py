@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from provd.producer.entry import TaskEntry
     from provd.producer.task import Task
 
-#: A task, or its id.
-Named: TypeAlias = "Task | str"
+#: A task, or its id; None is what both are outside of a workflow.
+Named: TypeAlias = "Task | str | None"
 
 
 def depends_on(*tasks: Named | Iterable[Named]) -> None:
@@ -47,7 +47,7 @@ def note_dependencies(entry: TaskEntry, ids: list[str]) -> None:
         entry.extra = {**extra, "depends_on": list(dict.fromkeys([*extra.get("depends_on", ()), *ids]))}
 
 
-def ids_of(tasks: Named | Iterable[Named | Iterable[Named]]) -> list[str]:
+def ids_of(tasks: Named | Iterable[Named] | Iterable[Named | Iterable[Named]]) -> list[str]:
     """The ids of tasks, however they are given; what is no task of a workflow has none."""
     if isinstance(tasks, str):
         return [tasks]

@@ -120,7 +120,7 @@ class Task:
         agent_id: str | None = None,
         group_id: str | None = None,
         parent: Task | str | None = None,
-        depends_on: Task | str | Iterable[Task | str] = (),
+        depends_on: Task | str | Iterable[Task | str | None] | None = (),
         submitted_at: int | None = None,
         started_at: int | None = None,
         telemetry: Telemetry | None = None,
@@ -161,7 +161,7 @@ class Task:
             if depends_on:
                 self._note_dependencies(depends_on)
 
-    def _note_dependencies(self, tasks: Task | str | Iterable[Task | str]) -> None:
+    def _note_dependencies(self, tasks: Task | str | Iterable[Task | str | None]) -> None:
         if self._entry is not None:
             from provd.producer.dependencies import ids_of, note_dependencies
 

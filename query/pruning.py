@@ -1,21 +1,27 @@
 """Which runs are old enough to go.
 
-- A run goes when it ended before a moment. One that still runs never does; one that is LOST, or was never begun, only
-  when that is asked for: what it left in spools may still come.
+- A run goes when the last that is known of it, and of every producer of it, is from before a moment. One that still runs
+  never does, nor one whose owner has ended while a producer of it works on; one that is LOST, or was never begun, goes
+  only when that is asked for: what it left in spools may still come.
+- Of a campaign go the runs that are its alone: not one in which another campaign has tasks.
 - A deletion that was cut off is gone on with first.
+- What was found is looked at once more before it goes (`still_goes`): somebody may have been asked in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
 from provd.common import names
-from provd.common.record import LOST, Status
+from provd.common.record import LOST, Record, Status
+from provd.query.present import read_present
 from provd.query.runs import LOST_AFTER_S, WORKFLOW_FIELDS, Run, describe_runs
-from provd.store.interface import Store
+from provd.query.state import producer_status
+from provd.store.interface import Filter, Store
+from provd.store.tombstones import find_tombstone
 
 #: What has not ended.
 UNENDED = (Status.RUNNING.value, Status.SUBMITTED.value, LOST)
@@ -23,52 +29,133 @@ UNENDED = (Status.RUNNING.value, Status.SUBMITTED.value, LOST)
 #: Runs described at once.
 _PAGE = 200
 
+_PRODUCER_FIELDS = (
+    "producer_id", "workflow_id", "campaign_id", "campaigns", "status", "started_at", "closed_at", "received_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """Which runs are meant: what is before a moment, of a campaign or of all; `force` lets those go, too, that are LOST
+    or were never begun.
+    """
+
+    before: datetime
+    campaign_id: str | None = None
+    force: bool = False
+    lost_after_s: float = LOST_AFTER_S
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Runs that go, and those that are old enough and stay because they have not ended."""
+    """Runs that go, and those that are old enough and stay: because they have not ended, or are another campaign's, too."""
 
     going: tuple[Run, ...]
     staying: tuple[Run, ...]
+    shared: tuple[Run, ...]
     #: Runs whose deletion was cut off.
     unfinished: tuple[str, ...]
 
 
-def find_candidates(
-    store: Store,
-    before: datetime,
-    *,
-    campaign_id: str | None = None,
-    force: bool = False,
-    lost_after_s: float = LOST_AFTER_S,
-) -> Candidates:
-    """What is to be done, the oldest first; `force` lets those go, too, that are LOST or were never begun."""
-    unfinished = {} if campaign_id is None else {"campaign_id": campaign_id}
-    found = store.find(names.TOMBSTONES, {**unfinished, "finished_at": {"$exists": False}})
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """What a run's producers say: whether one works on, when the last was heard of, and their campaigns."""
+
+    goes_on: bool
+    last: datetime | None
+    campaigns: frozenset[str]
+
+
+def find_candidates(store: Store, age: Age) -> Candidates:
+    """What is to be done, the oldest first."""
+    of_campaign = {} if age.campaign_id is None else {"campaign_id": age.campaign_id}
+    found = store.find(names.TOMBSTONES, {**of_campaign, "finished_at": {"$exists": False}})
     cut_off = tuple(sorted(tombstone["workflow_id"] for tombstone in found))
-    going: list[Run] = []
-    staying: list[Run] = []
-    for run in _runs(store, before, campaign_id, lost_after_s):
-        if run.workflow_id in cut_off or not _is_over(run, before):
-            continue
-        goes = run.status not in UNENDED or (force and run.status != Status.RUNNING.value)
-        (going if goes else staying).append(run)
-    for runs in (going, staying):
+    by_fate: dict[str, list[Run]] = {"goes": [], "stays": [], "shared": []}
+    for begun in ({"$lt": age.before}, {"$exists": False}):
+        workflows = store.find(
+            names.WORKFLOWS, {**of_campaign, "started_at": begun}, fields=WORKFLOW_FIELDS
+        )
+        while page := list(islice(workflows, _PAGE)):
+            for run, fate in _judged(store, page, age):
+                if fate and run.workflow_id not in cut_off:
+                    by_fate[fate].append(run)
+    for runs in by_fate.values():
         runs.sort(key=lambda run: run.started_at.timestamp() if run.started_at else 0.0)
-    return Candidates(tuple(going), tuple(staying), cut_off)
+    return Candidates(*map(tuple, by_fate.values()), unfinished=cut_off)
 
 
-def _is_over(run: Run, before: datetime) -> bool:
-    """Whether the last that is known of a run is from before."""
+def still_goes(store: Store, workflow_id: str, age: Age) -> bool:
+    """Whether a run that was found is still to go: its deletion is unfinished, or it is as old as it was."""
+    tombstone = find_tombstone(store, workflow_id)
+    if tombstone is not None:
+        return "finished_at" not in tombstone
+    found = list(store.find(names.WORKFLOWS, {"_id": workflow_id}, fields=WORKFLOW_FIELDS))
+    return any(fate == "goes" for _, fate in _judged(store, found, age))
+
+
+def as_they_live(store: Store, runs: Sequence[Run], lost_after_s: float) -> list[Run]:
+    """The runs, those as running whose owner has ended while a producer of them works on."""
+    lives = _lives(store, [run.workflow_id for run in runs], lost_after_s)
+    return [_living(run, lives[run.workflow_id]) for run in runs]
+
+
+def _living(run: Run, life: _Life) -> Run:
+    return replace(run, status=Status.RUNNING.value) if life.goes_on else run
+
+
+def _judged(store: Store, workflows: Sequence[Record], age: Age) -> Iterator[tuple[Run, str]]:
+    """Runs and what becomes of them; nothing of those that are not old enough."""
+    described = describe_runs(store, workflows, lost_after_s=age.lost_after_s)
+    lives = _lives(store, [run.workflow_id for run in described], age.lost_after_s)
+    for run in described:
+        life = lives[run.workflow_id]
+        yield _living(run, life), _fate(_living(run, life), life, age)
+
+
+def _fate(run: Run, life: _Life, age: Age) -> str:
     last = run.ended_at
     if last is None and run.started_at is not None:
         last = run.started_at + timedelta(seconds=run.duration or 0.0)
-    return last is not None and last < before
+    if last is None or last >= age.before:
+        return ""
+    is_running = run.status == Status.RUNNING.value
+    if is_running or (run.status in UNENDED and not age.force):
+        return "stays"
+    if life.last is not None and life.last >= age.before:
+        return ""
+    if age.campaign_id is not None and life.campaigns - {age.campaign_id}:
+        return "shared"
+    return "goes"
 
 
-def _runs(store: Store, before: datetime, campaign_id: str | None, lost_after_s: float) -> Iterator[Run]:
-    campaign = {} if campaign_id is None else {"campaign_id": campaign_id}
-    for begun in ({"$lt": before}, {"$exists": False}):
-        found = store.find(names.WORKFLOWS, {**campaign, "started_at": begun}, fields=WORKFLOW_FIELDS)
-        while page := list(islice(found, _PAGE)):
-            yield from describe_runs(store, page, lost_after_s=lost_after_s)
+def _lives(store: Store, workflow_ids: Sequence[str], lost_after_s: float) -> dict[str, _Life]:
+    of_these: Filter = {"workflow_id": {"$in": list(workflow_ids)}}
+    beats = {
+        (beat["workflow_id"], beat["producer_id"]): beat["beat_at"]
+        for beat in store.find(names.BEATS, of_these, fields=("producer_id", "workflow_id", "beat_at"))
+    }
+    producers: dict[str, list[Record]] = {workflow_id: [] for workflow_id in workflow_ids}
+    for producer in store.find(names.PRODUCERS, of_these, fields=_PRODUCER_FIELDS):
+        producers[producer["workflow_id"]].append(producer)
+    present = read_present(store)
+    lives = {}
+    for workflow_id, of_run in producers.items():
+        watch = present.watch(workflow_id)
+        heard = {one["producer_id"]: beats.get((workflow_id, one["producer_id"])) for one in of_run}
+        states = {
+            producer_status(
+                one, heard[one["producer_id"]], now=watch.now, lost_after_s=lost_after_s, watch=watch
+            )
+            for one in of_run
+        }
+        moments = [one.get(name) for one in of_run for name in ("started_at", "closed_at")]
+        moments += [beat_at for (of_workflow, _), beat_at in beats.items() if of_workflow == workflow_id]
+        campaigns = {one["campaign_id"] for one in of_run if one.get("campaign_id")}
+        campaigns.update(name for one in of_run for name in one.get("campaigns") or ())
+        lives[workflow_id] = _Life(
+            Status.RUNNING.value in states,
+            max((moment for moment in moments if isinstance(moment, datetime)), default=None),
+            frozenset(campaigns),
+        )
+    return lives

@@ -154,6 +154,11 @@ class Meanwhile:
         return self._store.find(collection, *arguments, **options)
 
 
+def meanwhile(store: Store, collection: str, deed: Callable[[], Any]) -> Any:
+    """It passes for a store: what it does not have, the store has."""
+    return Meanwhile(store, collection, deed)
+
+
 @pytest.mark.parametrize("moment", [names.BEATS, names.LEDGER, names.WORKFLOWS, names.TASKS, names.CONSUMERS])
 def test_what_is_written_meanwhile_is_never_claimed_without_being_there(
     store: Store, copy: Store, folder: Path, moment: str
@@ -168,7 +173,7 @@ def test_what_is_written_meanwhile_is_never_claimed_without_being_there(
             part.task()
         part.close().write(store)
 
-    backed_up(Meanwhile(store, moment, go_on), folder)
+    backed_up(meanwhile(store, moment, go_on), folder)
     brought_in(folder, copy)
 
     assert read_books(store, "alpha").complete
@@ -193,7 +198,7 @@ def test_a_run_that_is_deleted_meanwhile_is_deleted_in_the_copy(
         store.begin_deletion("alpha", by="ada@login1")
         store.delete_run("alpha")
 
-    backed_up(Meanwhile(store, moment, delete), folder)
+    backed_up(meanwhile(store, moment, delete), folder)
     brought_in(folder, copy)
 
     assert all_of(copy) == all_of(store)
@@ -216,7 +221,7 @@ def test_what_leaves_the_quarantine_meanwhile_is_not_missing_in_the_copy(
         ended.write(store, without=range(1, 6))
         store.drop_quarantined(pieces)
 
-    backed_up(Meanwhile(store, moment, retry), folder)
+    backed_up(meanwhile(store, moment, retry), folder)
     brought_in(folder, copy)
 
     after = read_books(copy, "alpha")
@@ -234,7 +239,7 @@ def test_ranges_that_are_compacted_while_the_ledger_is_read_are_all_in_the_copy(
         part.task()
         part.write(store)
 
-    backed_up(Meanwhile(store, names.LEDGER, lambda: store.compact_ledger("alpha")), folder)
+    backed_up(meanwhile(store, names.LEDGER, lambda: store.compact_ledger("alpha")), folder)
     brought_in(folder, copy)
 
     assert copy.stored_ranges("alpha") == {"p1": Ranges.of([(1, 51)])}
@@ -412,7 +417,7 @@ def test_a_folder_with_something_in_it_is_refused_and_one_that_fails_is_not_ther
         raise StoreError("away")
 
     with pytest.raises(StoreError, match="away"):
-        backed_up(Meanwhile(store, names.TASKS, fail), tmp_path / "half")
+        backed_up(meanwhile(store, names.TASKS, fail), tmp_path / "half")
     assert set(os.listdir(tmp_path)) == before
     assert os.listdir(full) == ["mine"]
 
