@@ -11,7 +11,6 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -51,6 +50,8 @@ class Producer:
         #: Channels of ended workflows that somebody still holds, and marks of all that were let go of.
         self._resting: WeakValueDictionary[str, Channel] = WeakValueDictionary()
         self._ended = Marks()
+        self._code: dict[str, Any] | None = None
+        self._environment: dict[str, Any] | None = None
         self._lock = threading.RLock()  # a signal handler may interrupt its holder
         #: The sender, while it runs; `sender` starts it.
         self.running: Sender | None = None
@@ -60,17 +61,23 @@ class Producer:
         #: Called with the error the process ends with, if any, before goodbye: workflows that are still open.
         self.at_close: list[Callable[[BaseException | None], None]] = []
 
-    @cached_property
+    # Not by `functools.cached_property`: up to Python 3.11 it holds a lock of its own, which a child may be born under.
+
+    @property
     def code(self) -> dict[str, Any]:
         """Which code runs; read once."""
-        with forks.loading:
-            return read_code()
+        if self._code is None:
+            with forks.loading:
+                self._code = read_code()
+        return self._code
 
-    @cached_property
+    @property
     def environment(self) -> dict[str, Any]:
         """What it runs in; read once."""
-        with forks.loading:
-            return read_environment(self.settings, self.identity.scheduler)
+        if self._environment is None:
+            with forks.loading:
+                self._environment = read_environment(self.settings, self.identity.scheduler)
+        return self._environment
 
     def channel(self, workflow_id: str, campaign_id: str | None) -> Channel:
         """This process' channel of a workflow, made on first use."""
