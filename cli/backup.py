@@ -87,7 +87,10 @@ def restore(
     if json:
         output.print_json(asdict(done))
     else:
-        told = [human.many(done.documents, "document") + " restored", f"{done.unchanged:,} were there"]
+        told = [
+            human.many(done.documents, "document") + " restored",
+            f"{done.unchanged:,} of them there before",
+        ]
         if done.deleted:
             told.append(f"{done.deleted:,} of deleted runs left out")
         output.say(f"{opened.url}: {', '.join(told)}")

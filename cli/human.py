@@ -99,4 +99,13 @@ def _text(value: Any) -> str:
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, dict) and value.get("type") == "provd.File":
+        return _file(value)
     return values.to_json(value)
+
+
+def _file(value: Mapping[str, Any]) -> str:
+    """The name of a `provd.File`, and enough of its checksum to tell it from another of that name."""
+    name = " ".join(str(value.get("path", "")).rpartition("/")[2].split())
+    checksum = value.get("sha256")
+    return f"{name}@{checksum[:8]}" if isinstance(checksum, str) else name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
 import os
 import sys
 from typing import Annotated, Any, Optional
@@ -27,10 +29,13 @@ from provd.cli import (
     store,
     tasks,
 )
-from provd.cli.exits import DONE, INTERRUPTED, USAGE, exit_status
+from provd.cli.exits import DONE, FAILED, INTERRUPTED, USAGE, exit_status
 from provd.cli.output import say_error
 from provd.common.errors import ProvdError
 from provd.common.passwords import mask_url
+
+#: How a disk refuses what is written to it.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 #: What click raises for options and arguments that it cannot take; some versions of Typer bring a click of their own.
 _WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
@@ -50,6 +55,7 @@ class ProvdGroup(TyperGroup):
             if type(error).__name__ != "NoArgsIsHelpError":  # of that, the help has been printed
                 say_error(_usage_line(error))
             sys.exit(USAGE)
+        _end_at_once()
         sys.exit(status or DONE)
 
     def invoke(self, ctx: Any) -> Any:
@@ -64,9 +70,27 @@ class ProvdGroup(TyperGroup):
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # Whoever read our output (`| head`) has had enough. Python would complain again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Whoever read our output (`| head`) has had enough.
+            _discard_output()
             raise typer.Exit(DONE) from None
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            _discard_output()
+            say_error(f"the output cannot be written: {error.strerror}")
+            raise typer.Exit(FAILED) from None
+
+
+def _end_at_once() -> None:
+    """Not wait for threads of MongoDB's driver, which sleep for half a second before they see that they are closed."""
+    driver = sys.modules.get("pymongo.synchronous.monitor")
+    waiting: Any = getattr(driver, "_shutdown_resources", None)
+    atexit.unregister(waiting)
+
+
+def _discard_output() -> None:
+    """What is left of the output goes nowhere: Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage_line(error: Any) -> str:
@@ -74,6 +98,7 @@ def _usage_line(error: Any) -> str:
     text = error.format_message().rstrip(".")
     details: Any = getattr(error.__cause__, "errors", None)
     if details is not None:
+        text = text.replace("Input should", "it should").partition(", unable to")[0]
         text += f", not {details()[0]['input']!r}"
     text = text[:1].lower() + text[1:]
     return f"{text}; see `{error.ctx.command_path} -h`" if error.ctx is not None else text

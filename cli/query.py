@@ -75,7 +75,7 @@ def query(
     {"$date": "2026-11-20T14:00:00Z"}.
     """
     from provd.cli import output
-    from provd.cli.record_table import fields_of, print_records
+    from provd.cli.record_table import fields_of, print_records, say_absent
     from provd.cli.rows import limited
     from provd.cli.services import open_store
     from provd.common.errors import UsageError
@@ -117,4 +117,5 @@ def query(
         output.say("nothing matches")
         return
     default = fields_of(records) if stages is not None or name not in _COLUMNS else _COLUMNS[name]
+    say_absent(records, chosen or ())
     print_records(records, chosen or default)

@@ -29,6 +29,13 @@ def print_records(records: Sequence[Record], fields: Sequence[str]) -> None:
     output.print_table(columns, rows)
 
 
+def say_absent(records: Sequence[Record], fields: Sequence[str]) -> None:
+    """Say on stderr which of the fields asked for no record has: a name may be mistyped."""
+    absent = [field for field in fields if all(value_at(record, field) is None for record in records)]
+    if records and absent:
+        output.say(f"none of these has a value of {', '.join(absent)}")
+
+
 def value_at(record: Record, path: str) -> Any:
     """The value at a dotted path, None where there is none; a key that holds the dots itself is found too."""
     if path in record:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from provd.cli.options import JsonOption, StoreOption, settings_of
+from provd.common.values import to_json
 
 if TYPE_CHECKING:
     from provd.cli.output import Column
@@ -143,12 +144,23 @@ def _print_results(found: Comparison) -> None:
         [
             one.activity_id,
             human.pairs(one.used) if isinstance(one.used, dict) else human.cell(one.used),
-            _outcome(one.status_a, one.generated_a, one.status_a != one.status_b),
-            _outcome(one.status_b, one.generated_b, one.status_a != one.status_b),
+            _outcome(one.status_a, _only(one.generated_a, one.generated_b), one.status_a != one.status_b),
+            _outcome(one.status_b, _only(one.generated_b, one.generated_a), one.status_a != one.status_b),
         ]
         for one in results.examples
     ]
     output.print_table(columns, rows)
+
+
+def _only(generated: Any, other: Any) -> Any:
+    """Of what a task generated the part that its counterpart did not: the whole is cut before it is seen."""
+    if not isinstance(generated, dict) or not isinstance(other, dict):
+        return generated
+    return {
+        name: value
+        for name, value in generated.items()
+        if name not in other or to_json(value) != to_json(other[name])
+    }
 
 
 def _outcome(status: str, generated: Any, with_status: bool) -> str:

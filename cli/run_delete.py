@@ -143,7 +143,9 @@ def _removed(
     archiving = None if archive is None else Archiving(archive, format, age.lost_after_s)
     for workflow_id in (*found.unfinished, *(run.workflow_id for run in found.going)):
         if not still_goes(store, workflow_id, age):
-            output.say(f"{workflow_id} stays: it goes on, or somebody has deleted it or brought it back meanwhile")
+            output.say(
+                f"{workflow_id} stays: it goes on, or somebody has deleted it or brought it back meanwhile"
+            )
             continue
         with progress_bar(f"deleting {workflow_id}") as progress:
             tombstone = remove_run(store, workflow_id, archiving=archiving, on_progress=progress)
@@ -158,7 +160,7 @@ def _open(settings: Settings) -> Iterator[Store]:
     if settings.tenant_id is not None:
         raise UsageError("runs are deleted for everybody: leave tenant_id (PROVD_TENANT_ID) out")
     with open_store(settings) as opened:
-        yield opened
+        yield opened.upkeep().exact(opened)  # whether a run has ended is not asked of a secondary
 
 
 def _checked(store: Store, workflow_id: str, settings: Settings, *, force: bool) -> str:
@@ -241,7 +243,8 @@ def _staying(runs: Sequence[Run], why: str) -> str:
         return ""
     named = ", ".join(f"{run.workflow_id} ({run.status})" for run in runs[:5])
     more = ", …" if len(runs) > 5 else ""
-    return f"; {human.many(len(runs), 'run')} of that age stay, {why}: {named}{more}"
+    stay = "stays" if len(runs) == 1 else "stay"
+    return f"; {human.many(len(runs), 'run')} of that age {stay}, {why}: {named}{more}"
 
 
 def _counted(tombstone: Record) -> str:

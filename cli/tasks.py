@@ -207,7 +207,7 @@ def _question(store: Store, run: str | None, conditions: dict[str, Any]) -> Task
 def _give(found: Iterator[Record], limit: int, form: str, fields: list[str] | None, to: str | None) -> None:
     from provd.cli import output
     from provd.cli.formats import write_records
-    from provd.cli.record_table import print_records
+    from provd.cli.record_table import print_records, say_absent
     from provd.cli.rows import limited
     from provd.cli.task_table import print_tasks
 
@@ -219,6 +219,7 @@ def _give(found: Iterator[Record], limit: int, form: str, fields: list[str] | No
     if not rows:
         output.say("no such tasks")
     elif fields is not None:
+        say_absent(rows, fields)
         print_records(rows, fields)
     else:
         print_tasks(rows)

@@ -85,7 +85,8 @@ class _Import:
         self._batch: list[Record] = []
         self._size = 0
         self._ledger: list[Stored] = []
-        self._refused = 0
+        #: Documents of the run in hand that the store did not take.
+        self._missing = 0
 
     @property
     def is_empty(self) -> bool:
@@ -108,10 +109,10 @@ class _Import:
 
     def _end(self, workflow_id: str) -> None:
         self._write()
-        if not self._refused:
+        if not self._missing:
             self._store.add_stored(self._ledger)
         self.done.workflow_ids.append(workflow_id)
-        self._ledger, self._refused = [], 0
+        self._ledger, self._missing = [], 0
 
     def _write(self) -> None:
         batch, self._batch, self._size = self._batch, [], 0
@@ -126,7 +127,7 @@ class _Import:
             written = self._store.put_documents(self._collection, batch, received_at=clock.now_ms())
             self.done.changed += written.stored
             self.done.unchanged += written.duplicates
-            self._refused += len(written.refused)
+            self._missing += len(written.refused) + sum(written.gone.values())
             self.done.refused += len(written.refused)
             self.done.gone += sum(written.gone.values())
             room = _REFUSALS_KEPT - len(self.done.reasons)

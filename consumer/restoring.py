@@ -110,7 +110,7 @@ class _Restore:
         self._total = sum(manifest.documents.values())
         self._read = 0
         self._deleted: set[str] = set()
-        #: Runs of which something was refused.
+        #: Runs of which something was refused, or that have been deleted here.
         self._incomplete: set[str] = set()
         self.done = Restored(manifest.backup_id, store_id)
 
@@ -121,7 +121,7 @@ class _Restore:
             for batch in _batches(documents):
                 self._read += len(batch)
                 try:
-                    self._write(name, batch)
+                    self._write(name, [_checked(name, document) for document in batch])
                 except (ValueError, OverflowError, RecursionError) as error:
                     if isinstance(error, UsageError):
                         raise
@@ -163,11 +163,24 @@ class _Restore:
         self.done.unchanged += written.duplicates
         self.done.deleted += sum(written.gone.values())
         self.done.refused += len(written.refused)
-        self._incomplete |= {refusal.message.workflow_id for refusal in written.refused}
+        self._incomplete |= {refusal.message.workflow_id for refusal in written.refused} | written.gone.keys()
         room = _REFUSALS_KEPT - len(self.done.reasons)
         self.done.reasons += [
             f"{refusal.message.record_id}: {refusal.reason}" for refusal in written.refused[: max(0, room)]
         ]
+
+
+def _checked(name: str, document: Record) -> Record:
+    """A document with what is taken for granted below. Raises `ValueError`."""
+    if name == names.TOMBSTONES:
+        return whole.tombstone_of(document)
+    if name == names.CONSUMERS:
+        return whole.mark_of(document)
+    if name == names.QUARANTINE:
+        return whole.piece_document(document)
+    if not isinstance(document.get("workflow_id"), str):
+        raise ValueError("workflow_id is missing, or of the wrong type")
+    return document
 
 
 def _batches(documents: Iterator[Record]) -> Iterator[list[Record]]:
@@ -180,6 +193,7 @@ def _small(documents: Iterable[Record]) -> Iterator[Record]:
     size = 0
     for document in documents:
         yield document
-        size += len(document.get("raw", b""))
+        raw = document.get("raw")
+        size += len(raw) if isinstance(raw, bytes) else 0
         if size >= _BATCH_BYTES:
             return

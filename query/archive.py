@@ -3,13 +3,15 @@
 - The archive holds everything (`provd.store.run_file`), whatever else is written beside it. It is on the disk, has been
   read back, and has been compared with the store after the tombstone stood, before the first document goes: nothing is
   deleted that is not in it.
-- No file that is there is ever written over.
+- All of it is read where nothing is late, whatever the URL prefers.
+- No file that is there is ever written over, and none is written outside of the folder, whatever a run is called.
 - It may be cut off anywhere, and goes on when it is done again.
 """
 
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,6 +67,7 @@ def remove_run(
     Raises `OutputError` where no archive can be written, and `StoreError` where it never holds all: nothing is deleted,
     and the run is there as before, unless messages of it have been refused meanwhile.
     """
+    store = store.upkeep().exact(store)  # a secondary would be as late for the archive as for its comparison
     tombstone = find_tombstone(store, workflow_id)
     if tombstone is not None and "archive" in tombstone and archiving is None:
         archiving = Archiving(Path(tombstone["archive"]).parent)
@@ -106,6 +109,12 @@ def _archive_and_mark(store: Store, workflow_id: str, archiving: Archiving, by: 
 
 def archive_run(store: Store, workflow_id: str, archiving: Archiving) -> Path:
     """The file that holds all of a run: one that is there, or a new one. Raises `OutputError`."""
+    if (
+        os.path.basename(workflow_id) != workflow_id
+    ):  # what was brought in is no id of `provd.common.ids` perhaps
+        raise OutputError(
+            f"{workflow_id!r:.100} cannot be the name of a file: export the run to one of another name"
+        )
     run = Exported(store, workflow_id, archiving.lost_after_s)
     try:
         archiving.folder.mkdir(parents=True, exist_ok=True)

@@ -138,7 +138,6 @@ def _run_differences(first: RunSummary, second: RunSummary) -> tuple[Difference,
     other = {name: second.workflow[name] for name in _FIELDS if name in second.workflow}
     one |= {"status": first.run.status, "duration": first.run.duration, "producers": first.run.producers}
     other |= {"status": second.run.status, "duration": second.run.duration, "producers": second.run.producers}
-    one["counts"], other["counts"] = dict(first.run.counts), dict(second.run.counts)
     one["verdict"], other["verdict"] = first.complete, second.complete
     return tuple(_differences("run", one, other))
 

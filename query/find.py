@@ -74,7 +74,7 @@ def _is_known(store: Store, text: str) -> bool:
 def _candidates(store: Store, text: str, collection: str) -> list[Record]:
     if not text:
         return []
-    beyond = text[:-1] + chr(ord(text[-1]) + 1)
+    beyond = text + "\U0010ffff"
     found = {}
     for wanted in ({"_id": {"$gte": text, "$lt": beyond}}, {"name": text}):
         for record in store.find(

@@ -59,7 +59,7 @@ def svg(graph: RunGraph) -> str:
     widths = {one.activity_id: _width(one) for one in graph.activities}
     total = max([sum(widths[one.activity_id] + _GAP for one in row) for row in rows.values()] or [200.0])
     title = f"activities of run {graph.workflow_id}"
-    total = max(total, LETTER * len(title)) + 2 * _MARGIN
+    total = max(total, LETTER * max(len(title), len(_legend(graph)))) + 2 * _MARGIN
     places = _places(rows, widths, total)
     height = _TOP + _LAYER * (max(rows, default=0) + 1) + 40
     return document(total + 60, height, _parts(graph, places, widths, title), title)
@@ -145,6 +145,13 @@ def _parts(
             )
             points = f"M{x1:.1f} {y1:.1f}C{x1:.1f} {y1 + 30:.1f} {x2:.1f} {y2 - 30:.1f} {x2:.1f} {y2:.1f}"
             label = (x1 + x2) / 2 + 6, (y1 + y2) / 2 + 10 * (list(_WORDS).index(arrow.kind) - 1)
+            side = _beside(places, widths, (x1, y1), (x2, y2))
+            if side is not None:
+                # A curve of this kind goes three quarters of the way to where it is pulled.
+                side -= 4 * (number % 4)
+                pulled = (x1 + x2) / 2 + (side - (x1 + x2) / 2) / 0.75
+                points = f"M{x1:.1f} {y1:.1f}C{pulled:.1f} {y1 + 30:.1f} {pulled:.1f} {y2 - 30:.1f} {x2:.1f} {y2:.1f}"
+                label = side + 4, (y1 + y2) / 2 + 12 * (number % 4 - 1.5)
         else:
             # To itself, or back up: around on the right.
             x1, x2 = x1 + widths[arrow.source], x2 + widths[arrow.target]
@@ -157,6 +164,22 @@ def _parts(
     for one in graph.activities:
         yield from _node(one, places[one.activity_id], widths[one.activity_id])
     yield text(_MARGIN, _TOP + _LAYER * (1 + max(_rows(places), default=0)) + 8, _legend(graph))
+
+
+def _beside(
+    places: Mapping[str, tuple[float, float]],
+    widths: Mapping[str, float],
+    start: tuple[float, float],
+    end: tuple[float, float],
+) -> float | None:
+    """Where an arrow down passes on the left of the nodes between its ends; None where none is in its way."""
+    edges = []
+    for name, (x, y) in places.items():
+        if start[1] < y and y + _HEIGHT < end[1]:
+            share = (y + _HEIGHT / 2 - start[1]) / (end[1] - start[1])
+            at = start[0] + share * (end[0] - start[0])
+            edges.append((x - 12 < at < x + widths[name] + 12, x))
+    return min(edge for _, edge in edges) - 20 if any(met for met, _ in edges) else None
 
 
 def _rows(places: Mapping[str, tuple[float, float]]) -> list[int]:

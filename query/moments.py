@@ -12,11 +12,14 @@ from provd.common import clock
 from provd.common.errors import UsageError
 
 #: One part of a span, and an ISO time, as the grammar of `provd.query.where` takes them, too.
-SPAN = r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+(?!\w)"
+SPAN = r"(?:\d+(?:\.\d+)?(?:us|µs|μs|ms|s|m|h|d|w))+(?!\w)"
 TIME = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:[Zz]|[+-]\d\d:\d\d)?)?(?![\w:])"
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+#: The two letters for micro look alike, and tables have the first.
+_SECONDS = {
+    "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0,
+}  # fmt: skip
+_PARTS = re.compile(r"(\d+(?:\.\d+)?)(us|µs|μs|ms|s|m|h|d|w)")
 _SPAN = re.compile(SPAN)
 _TIME = re.compile(TIME)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

@@ -29,6 +29,11 @@ def shortened(text: str, chars: int) -> str:
     return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
+def width_of(text: str) -> float:
+    """About how wide text is: capitals are wider."""
+    return LETTER * sum(1.4 if char.isupper() else 1.0 for char in text)
+
+
 def rect(
     x: float, y: float, width: float, height: float, fill: str, *, opacity: float = 1.0,
     title: str | None = None, stroke: str | None = None, round_by: float = 0.0,

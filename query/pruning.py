@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
 from provd.common import names
 from provd.common.record import LOST, Record, Status
-from provd.query.present import read_present
+from provd.query.present import Watch, read_present
 from provd.query.runs import LOST_AFTER_S, WORKFLOW_FIELDS, Run, describe_runs
 from provd.query.state import producer_status
 from provd.store.interface import Filter, Store
@@ -73,16 +73,15 @@ def find_candidates(store: Store, age: Age) -> Candidates:
     cut_off = tuple(sorted(tombstone["workflow_id"] for tombstone in found))
     by_fate: dict[str, list[Run]] = {"goes": [], "stays": [], "shared": []}
     for begun in ({"$lt": age.before}, {"$exists": False}):
-        workflows = store.find(
-            names.WORKFLOWS, {**of_campaign, "started_at": begun}, fields=WORKFLOW_FIELDS
-        )
+        workflows = store.find(names.WORKFLOWS, {**of_campaign, "started_at": begun}, fields=WORKFLOW_FIELDS)
         while page := list(islice(workflows, _PAGE)):
             for run, fate in _judged(store, page, age):
                 if fate and run.workflow_id not in cut_off:
                     by_fate[fate].append(run)
     for runs in by_fate.values():
         runs.sort(key=lambda run: run.started_at.timestamp() if run.started_at else 0.0)
-    return Candidates(*map(tuple, by_fate.values()), unfinished=cut_off)
+    going, staying, shared = map(tuple, by_fate.values())
+    return Candidates(going, staying, shared, cut_off)
 
 
 def still_goes(store: Store, workflow_id: str, age: Age) -> bool:
@@ -131,31 +130,36 @@ def _fate(run: Run, life: _Life, age: Age) -> str:
 
 def _lives(store: Store, workflow_ids: Sequence[str], lost_after_s: float) -> dict[str, _Life]:
     of_these: Filter = {"workflow_id": {"$in": list(workflow_ids)}}
-    beats = {
-        (beat["workflow_id"], beat["producer_id"]): beat["beat_at"]
-        for beat in store.find(names.BEATS, of_these, fields=("producer_id", "workflow_id", "beat_at"))
-    }
+    beats: dict[str, dict[str, datetime]] = {workflow_id: {} for workflow_id in workflow_ids}
+    for beat in store.find(names.BEATS, of_these, fields=("producer_id", "workflow_id", "beat_at")):
+        beats[beat["workflow_id"]][beat["producer_id"]] = beat["beat_at"]
     producers: dict[str, list[Record]] = {workflow_id: [] for workflow_id in workflow_ids}
     for producer in store.find(names.PRODUCERS, of_these, fields=_PRODUCER_FIELDS):
         producers[producer["workflow_id"]].append(producer)
     present = read_present(store)
-    lives = {}
-    for workflow_id, of_run in producers.items():
-        watch = present.watch(workflow_id)
-        heard = {one["producer_id"]: beats.get((workflow_id, one["producer_id"])) for one in of_run}
-        states = {
+    return {
+        workflow_id: _life(of_run, beats[workflow_id], present.watch(workflow_id), lost_after_s)
+        for workflow_id, of_run in producers.items()
+    }
+
+
+def _life(
+    producers: Sequence[Record], beats: Mapping[str, datetime], watch: Watch, lost_after_s: float
+) -> _Life:
+    moments = [one.get(name) for one in producers for name in ("started_at", "closed_at")]
+    return _Life(
+        any(
             producer_status(
-                one, heard[one["producer_id"]], now=watch.now, lost_after_s=lost_after_s, watch=watch
+                one, beats.get(one["producer_id"]), now=watch.now, lost_after_s=lost_after_s, watch=watch
             )
-            for one in of_run
-        }
-        moments = [one.get(name) for one in of_run for name in ("started_at", "closed_at")]
-        moments += [beat_at for (of_workflow, _), beat_at in beats.items() if of_workflow == workflow_id]
-        campaigns = {one["campaign_id"] for one in of_run if one.get("campaign_id")}
-        campaigns.update(name for one in of_run for name in one.get("campaigns") or ())
-        lives[workflow_id] = _Life(
-            Status.RUNNING.value in states,
-            max((moment for moment in moments if isinstance(moment, datetime)), default=None),
-            frozenset(campaigns),
-        )
-    return lives
+            == Status.RUNNING.value
+            for one in producers
+        ),
+        max((moment for moment in (*moments, *beats.values()) if moment is not None), default=None),
+        frozenset(
+            name
+            for one in producers
+            for name in (one.get("campaign_id"), *(one.get("campaigns") or ()))
+            if name
+        ),
+    )

@@ -11,13 +11,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from provd.common import clock, names
 from provd.common.record import Record, Status
 from provd.query.present import Silence
-from provd.query.runs import LOST_AFTER_S
+from provd.query.runs import LOST_AFTER_S, read_run
 from provd.store.interface import Store
 
 BY_ACTIVITY, BY_STATUS = "activity", "status"
@@ -107,7 +107,7 @@ def read_timeline(
     bounds = _bounds(store, workflow_id)
     shown = sorted(bounds, key=lambda one: (-bounds[one][2], one))[: lanes or None]
     start = min((first for first, _, _ in bounds.values() if first is not None), default=None)
-    end = max((last for _, last, _ in bounds.values() if last is not None), default=start)
+    end = _end(store, workflow_id, [last for _, last, _ in bounds.values() if last is not None], lost_after_s)
     records = {
         record["producer_id"]: record
         for record in store.find(names.PRODUCERS, of_this, fields=("producer_id", "hostname", "rank"))
@@ -127,6 +127,16 @@ def read_timeline(
         workflow_id, start, end, spans, by, _named(groups, chosen.values()),
         tuple(sorted(chosen.values(), key=_order)), len(bounds) - len(chosen),
     )  # fmt: skip
+
+
+def _end(store: Store, workflow_id: str, lasts: list[datetime], lost_after_s: float) -> datetime | None:
+    """The last that is known of the tasks; while some have not ended, of the run."""
+    unended = {"workflow_id": workflow_id, "status": Status.RUNNING.value}
+    if lasts and next(iter(store.find(names.TASKS, unended, fields=("task_id",), limit=1)), None) is not None:
+        run = read_run(store, workflow_id, lost_after_s=lost_after_s)
+        if run.started_at is not None and run.duration is not None:
+            lasts = [*lasts, run.started_at + timedelta(seconds=run.duration)]
+    return max(lasts, default=None)
 
 
 def _bounds(store: Store, workflow_id: str) -> dict[str, tuple[datetime | None, datetime | None, int]]:

@@ -5,14 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from provd.query.pictures import COLOURS, GREY, LETTER, STATUS_COLOURS, document, plain, rect, shortened, text
+from provd.query.pictures import (
+    COLOURS,
+    GREY,
+    LETTER,
+    STATUS_COLOURS,
+    document,
+    plain,
+    rect,
+    shortened,
+    text,
+    width_of,
+)
 from provd.query.timeline import BY_STATUS, OTHER, Lane, Timeline
 
 _CHART = 900.0
 _ROW = 18.0
 _TOP = 56.0
-_TICKS = 6
+_TICKS_MAX = 8
 _LABEL_CHARS = 32
+
+#: Units of time in seconds, and the steps that an axis has of each.
+_THOUSAND = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+_UNITS = (
+    (1e-6, "µs", _THOUSAND), (1e-3, "ms", _THOUSAND), (1.0, "s", (1, 2, 5, 10, 30)), (60.0, "min", (1, 2, 5, 10, 30)),
+    (3600.0, "h", (1, 2, 6, 12)), (86400.0, "d", (*_THOUSAND, 1000, 2000, 5000)),
+)  # fmt: skip
 
 #: Steps of strength: neighbours of one strength are one box.
 _STEPS = 8
@@ -48,7 +66,7 @@ def _parts(timeline: Timeline, left: float, title: str) -> Iterator[str]:
         yield rect(x, 28, 12, 12, fills[group])
         words = shortened(group or "(no activity)", 40)
         yield text(x + 16, 38, words)
-        x += 28 + LETTER * len(words)
+        x += 28 + width_of(words)
     for number, lane in enumerate(timeline.lanes):
         y = _TOP + _ROW * number
         yield text(left - 8, y + 12, label(lane), anchor="end")
@@ -83,10 +101,28 @@ def _axis(timeline: Timeline, left: float) -> Iterator[str]:
         yield text(left, y, "no task has begun")
         return
     seconds = (timeline.end - timeline.start).total_seconds()
-    for tick in range(_TICKS + 1):
-        anchor = "start" if tick == 0 else "end" if tick == _TICKS else "middle"
-        yield text(left + _CHART * tick / _TICKS, y, f"{seconds * tick / _TICKS:.4g} s", anchor=anchor)
+    for at, words in _ticks(seconds):
+        yield text(left + _CHART * at, y, words, anchor="middle" if at else "start")
     note = f"from {timeline.start:%Y-%m-%d %H:%M:%S} UTC"
     if timeline.more:
         note += f"; {timeline.more:,} more producers with fewer tasks"
     yield text(left, y + 16, note)
+
+
+def _ticks(seconds: float) -> Iterator[tuple[float, str]]:
+    """Where along the axis something is written, as a share of it, and what: round numbers of one unit."""
+    yield 0.0, "0"
+    step, size, unit = next(
+        (one for one in _steps() if one[0] * _TICKS_MAX >= seconds), (max(seconds, 1e-6), 1.0, "s")
+    )
+    number = 1
+    while step * number <= seconds * 1.000001:
+        yield step * number / seconds, f"{step * number / size:g} {unit}"
+        number += 1
+
+
+def _steps() -> Iterator[tuple[float, float, str]]:
+    """Steps in rising order: their seconds, those of their unit, and its name."""
+    for size, unit, steps in _UNITS:
+        for step in steps:
+            yield step * size, size, unit

@@ -77,6 +77,9 @@ TEXT: /"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'/
 %ignore /\s+/
 """
 
+#: A whole text, as `TEXT` and `KEY` have it.
+_QUOTED = re.compile(r"""\"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'""")
+
 _WORDS: dict[str, Any] = {
     "true": True, "false": False, "null": None, "nan": math.nan,
     "inf": math.inf, "+inf": math.inf, "-inf": -math.inf,
@@ -177,6 +180,8 @@ def _unexpected(text: str, error: Any) -> tuple[int, str]:
     )
     at_end = isinstance(error, UnexpectedToken) and token is not None and token.type == "$END"
     offset = len(text.rstrip()) if at_end else int(error.pos_in_stream or 0)
+    if text[offset : offset + 1] in ("'", '"') and not _QUOTED.match(text, offset):
+        return offset, "the text that begins here has no end"
     words = [word for name, word in _WANTED.items() if name in wanted]
     found = "it ends here" if at_end else f"{_excerpt(text, offset)} makes no sense here"
     if not words:

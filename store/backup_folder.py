@@ -217,7 +217,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise BadBackup(f"{folder} has no {MANIFEST}: it is no backup, or half of one") from None
     except OSError as error:
         raise BadBackup(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadBackup(f"{path} cannot be read: {error}") from error
     version = said.get("provd_backup") if isinstance(said, dict) else None
     if type(version) is not int:
@@ -248,7 +248,7 @@ def _manifest(said: Mapping[str, Any]) -> Manifest:
 
 def _part(said: Mapping[str, Any]) -> Part:
     part = Part(said["name"], said["documents"], said["bytes"], said["sha256"])
-    if not isinstance(part.name, str) or os.path.basename(part.name) != part.name:
+    if not isinstance(part.name, str) or os.path.basename(part.name) != part.name or "\0" in part.name:
         raise ValueError(f"{part.name!r} is no name of a file")
     if type(part.documents) is not int or type(part.bytes) is not int or not isinstance(part.sha256, str):
         raise ValueError(f"what is said of {part.name} is not of the right types")

@@ -24,7 +24,7 @@ FORBIDDEN = frozenset({"$where", "$function", "$accumulator", "$out", "$merge"})
 def prepare(query: Any) -> Any:
     """A copy of a filter or pipeline, checked, in which values have their stored form. Raises `UnsupportedQuery`."""
     if isinstance(query, Mapping):
-        if all(isinstance(key, str) and not key.startswith("~") for key in query):
+        if all(isinstance(key, str) and not key.startswith("~") and _is_unicode(key) for key in query):
             return {_allowed(key): prepare(item) for key, item in query.items()}
         return values.to_portable(dict(query))
     if isinstance(query, (list, tuple)):
@@ -50,6 +50,25 @@ def _with_whole_key(stage: Any) -> Any:
     if not isinstance(group, dict) or not isinstance(group.get("_id"), dict):
         return stage
     return {**stage, "$group": {**group, "_id": _or_null(group["_id"])}}
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a server can be asked for it: text with lone surrogates stands in documents in portable form."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_field(path: str) -> bool:
+    return (
+        _is_unicode(path)
+        and "\0" not in path
+        and all(part and not part.startswith("$") for part in path.split("."))
+    )
 
 
 def _or_null(key: Any) -> Any:
@@ -86,7 +105,7 @@ def projected(collection: str, fields: Sequence[str]) -> list[str]:
     """The paths to keep: those asked for and the id, none of them inside another. Raises `UnsupportedQuery`."""
     wanted = sorted({*fields, *ID_FIELDS.get(collection, ("_id",))})
     for path in wanted:
-        if any(not part or part.startswith("$") for part in path.split(".")):
+        if not _is_field(path):
             raise UnsupportedQuery(f"{path!r} is not a field")
     return [path for path in wanted if not any(path.startswith(other + ".") for other in wanted)]
 
@@ -96,7 +115,7 @@ def check_sort(sort: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     for field, direction in sort:
         if direction not in (1, -1):
             raise UnsupportedQuery(f"sort {field!r} by 1 (rising) or -1 (falling), not {direction!r}")
-        if any(not part or part.startswith("$") for part in field.split(".")):
+        if not _is_field(field):
             raise UnsupportedQuery(f"{field!r} is not a field to sort by")
     if len({field for field, _ in sort}) < len(sort):
         raise UnsupportedQuery("a field stands twice in the sort")

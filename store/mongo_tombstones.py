@@ -23,7 +23,7 @@ from provd.common import clock, names, values
 from provd.common.errors import StoreUnavailable
 from provd.common.record import Kind, Message, Record
 from provd.store import documents
-from provd.store.tombstones import AT_ONCE, RUN_COLLECTIONS, Progress
+from provd.store.tombstones import AT_ONCE, RUN_COLLECTIONS, Progress, askable
 
 #: Seconds for which a run is taken to be there still, before writing, and runs that are remembered so.
 _FRESH_S = 5.0
@@ -50,7 +50,7 @@ class Tombstones:
 
     def ask(self, workflow_ids: Iterable[str]) -> dict[str, bool]:
         """Those of the runs that have been deleted by now, and whether documents of them have been."""
-        wanted = list(workflow_ids)
+        wanted = askable(workflow_ids)
         if not wanted:
             return {}
         now = clock.monotonic()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pymongo import errors
+from pymongo import ReadPreference, errors
 from pymongo.collection import Collection
 
 from provd.common import values
@@ -31,6 +31,9 @@ def put_whole(
     collection: Collection[Record], batch: Sequence[Whole], received_at: int, refusals: list[Refusal]
 ) -> tuple[int, int]:
     """Bring documents in; returns how many made or changed one, and how many changed nothing."""
+    collection = collection.with_options(
+        read_preference=ReadPreference.PRIMARY
+    )  # what is merged with is not of before
     stored = unchanged = 0
     for start in range(0, len(batch), _AT_ONCE):
         inserted, met = _insert(collection, batch[start : start + _AT_ONCE], refusals)
@@ -90,8 +93,11 @@ def _merge(
     """Merge with the document that is there; says whether that changed it, None where it is refused."""
     for _ in range(_RACES):
         if found is None:  # removed meanwhile
-            inserted, _met = _insert(collection, [one], refusals)
-            return True if inserted else None
+            inserted, met = _insert(collection, [one], refusals)
+            if not met:
+                return True if inserted else None
+            found = collection.find_one({"_id": one.record_id})
+            continue
         if found.get("workflow_id") != one.message.workflow_id:
             refusals.append(Refusal(one.message, "its id belongs to a record of another workflow"))
             return None

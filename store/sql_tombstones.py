@@ -9,7 +9,7 @@ from typing import Any
 from provd.common import clock, names
 from provd.common.record import Record
 from provd.store.sql_rows import insert, load, row_of
-from provd.store.tombstones import AT_ONCE, RUN_COLLECTIONS
+from provd.store.tombstones import AT_ONCE, RUN_COLLECTIONS, askable
 
 #: Ids in one question; SQLite allows at least 999 parameters.
 _IDS_AT_ONCE = 500
@@ -20,7 +20,7 @@ _WORKFLOW = 2
 
 def deleted_among(connection: sqlite3.Connection, workflow_ids: Iterable[str]) -> frozenset[str]:
     """Those of the runs that have been deleted."""
-    wanted = list(workflow_ids)
+    wanted = askable(workflow_ids)
     found: set[str] = set()
     for start in range(0, len(wanted), _IDS_AT_ONCE):
         some = wanted[start : start + _IDS_AT_ONCE]

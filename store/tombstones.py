@@ -62,6 +62,13 @@ def workflow_ids_of(messages: Iterable[Message]) -> frozenset[str]:
     return frozenset(message.workflow_id for message in messages)
 
 
+def askable(workflow_ids: Iterable[str]) -> list[str]:
+    """Those that a store can be asked for. A run whose id is not Unicode has no tombstone, and its messages spoil no
+    other's batch (G4).
+    """
+    return [one for one in workflow_ids if one.isascii() or one.isprintable()]
+
+
 def count_gone(messages: Iterable[Message], deleted: Container[str]) -> dict[str, int]:
     """How many of the messages are of which deleted run."""
     return dict(Counter(message.workflow_id for message in messages if message.workflow_id in deleted))

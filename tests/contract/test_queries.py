@@ -364,3 +364,15 @@ def test_a_stage_or_expression_outside_the_subset_is_named(
 
     with pytest.raises(UnsupportedQuery, match=re.escape(named)):
         embedded.aggregate("tasks", [stage])
+
+
+@pytest.mark.parametrize("field", ["\ud800", "used.\udcff"])
+def test_a_field_that_is_not_unicode_is_found_nowhere_and_refused_as_an_order_or_a_column(
+    asked: tuple[Store, Store], field: str
+) -> None:
+    for store in asked:
+        assert list(store.find("tasks", {field: 1})) == []
+        with pytest.raises(UnsupportedQuery, match="is not a field"):
+            list(store.find("tasks", {}, sort=[(field, 1)]))
+        with pytest.raises(UnsupportedQuery, match="is not a field"):
+            list(store.find("tasks", {}, fields=[field]))

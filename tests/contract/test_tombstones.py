@@ -327,3 +327,42 @@ def test_what_was_stored_before_stays_for_the_archive_when_it_comes_again(store:
 
     assert left_of(store) == before
     assert written.gone == {"alpha": len(part.messages)}
+
+
+def test_an_import_into_a_run_whose_deletion_has_only_begun_enters_no_ledger_of_what_was_refused(
+    store: Store, tmp_path: Path
+) -> None:
+    """Its archive is still to be made: that would claim what neither the store nor it holds."""
+    part = a_full_run(store)
+    more = ProducerBuilder("alpha", "p-more").open()
+    more.task()
+    more.write(store)
+    with (tmp_path / "alpha.jsonl").open("wb") as stream:
+        write_run(store, "alpha", stream)
+    delete(store)
+    store.undelete_run("alpha")
+    part.write(store)
+    store.begin_deletion("alpha", by="ada@login1")
+
+    done = import_runs(tmp_path / "alpha.jsonl", store)
+
+    assert done.gone > 0
+    assert store.count(names.TASKS, {"workflow_id": "alpha", "producer_id": "p-more"}) == 0
+    assert set(store.stored_ranges("alpha")) == {part.producer_id}
+
+
+def test_a_message_of_a_run_that_no_store_can_be_asked_for_spoils_no_other(store: Store) -> None:
+    part = ProducerBuilder("alpha", "p1").open()
+    odd = ProducerBuilder("\ud800", "p2").open()
+
+    written = store.write([*odd.messages, *part.messages], received_at=START_MS)
+
+    assert store.count(names.PRODUCERS, {"workflow_id": "alpha"}) == 1
+    assert written.gone == {}
+
+
+def test_any_text_is_no_run_in_words(store: Store) -> None:
+    a_full_run(store)
+    for text in ("\U0010ffff", "\ud7ff", "\udcff", "a\0b", "", "$where", "*"):
+        with pytest.raises(NotFound):
+            find_run(store, text)

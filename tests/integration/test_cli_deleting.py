@@ -163,7 +163,7 @@ def test_old_runs_are_archived_and_deleted_and_come_back_equal(
     assert tombstones(store) == {"older", "old"}
     assert left_of(store, "older") == left_of(store, "old") == 0
     assert left_of(store, "new") > 0
-    assert "stay, having not ended: lost (LOST)" in done.stderr
+    assert "1 run of that age stays, having not ended: lost (LOST)" in done.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["old.jsonl", "older.jsonl"]
     said = provd("runs", "verify", "older")
     assert (said.exit_code, f"archive at {folder}/older.jsonl" in said.stderr) == (1, True)

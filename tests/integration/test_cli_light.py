@@ -67,3 +67,22 @@ def test_the_command_line_loads_nothing_heavy_before_it_is_needed() -> None:
     )
 
     assert set(done.stdout.split()) & {"rich", "redis", "yaml", *_EXTRAS} == set()
+
+
+#: Tells of every thread of MongoDB's driver that is waited for.
+_WITNESS = """
+from pymongo.periodic_executor import PeriodicExecutor
+
+PeriodicExecutor.join = lambda *_: print("waited")
+from provd.cli.main import main
+main()
+"""
+
+
+def test_a_command_waits_for_no_thread_of_the_mongodb_driver_at_its_end(
+    clean_env: Path, mongo_url: str
+) -> None:
+    command = [sys.executable, "-c", _WITNESS, "runs", "tail", "--store", mongo_url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    assert (done.returncode, done.stdout) == (0, "")

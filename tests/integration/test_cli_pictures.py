@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -11,8 +12,11 @@ import pytest
 
 from provd.common.record import Status
 from provd.query.compare import compare_runs
-from provd.query.run_graph import read_graph
+from provd.query.graph_text import svg
+from provd.query.neighbours import VALUE
+from provd.query.run_graph import Activity, Arrow, RunGraph, read_graph
 from provd.query.timeline import BY_STATUS, read_timeline
+from provd.query.timeline_picture import picture
 from provd.store.interface import Store
 from tests.builders import START_MS, ProducerBuilder, finished_run
 from tests.integration.commands import Provd
@@ -117,8 +121,28 @@ def test_what_programs_counted_is_compared(store: Store, provd: Provd) -> None:
     for name, rows in (("one", 5), ("two", 7)):
         ProducerBuilder(name, f"p-{name}").open().workflow().close(counts={"rows_in": rows, "same": 1}).write(store)  # fmt: skip
 
-    assert differences(compare_runs(store, "one", "two").counts) == {"rows_in": (5, 7)}
-    assert "rows_in" in provd("runs", "compare", "one", "two").stdout
+    found = compare_runs(store, "one", "two")
+
+    assert differences(found.counts) == {"rows_in": (5, 7)}
+    assert not [one.name for one in found.run if "rows_in" in one.name]
+    assert provd("runs", "compare", "one", "two").stdout.count("rows_in") == 1
+
+
+def test_of_a_result_only_what_differs_is_shown_and_files_by_name_and_checksum(
+    store: Store, provd: Provd
+) -> None:
+    for name, mark in (("one", "1a"), ("two", "2b")):
+        file = {"type": "provd.File", "path": "/data/deep/in/model.pt", "size": 5, "sha256": mark * 32}
+        result = {"log": "the same " * 10, "model": file}
+        part = ProducerBuilder(name, f"p-{name}").open()
+        part.task(generated=result)
+        part.workflow().close().write(store)
+
+    told = provd("runs", "compare", "one", "two").stdout
+
+    assert "model=model.pt@1a1a1a1a" in told
+    assert "model=model.pt@2b2b2b2b" in told
+    assert "the same" not in told
 
 
 # --- timeline ----------------------------------------------------------------------------------------------------
@@ -173,6 +197,55 @@ def test_running_tasks_of_a_silent_producer_are_lost_in_the_timeline_too(store: 
     part.write(store).beat(store, START_MS - 10_000_000)
 
     assert "LOST" in read_timeline(store, "alpha", spans=10, by=BY_STATUS).groups
+
+
+def test_a_task_that_has_not_ended_is_drawn_up_to_the_last_sign_of_its_run(store: Store) -> None:
+    part = ProducerBuilder("alpha", "p1").open()
+    part.task(status=Status.RUNNING)
+    part.workflow(Status.RUNNING).write(store).beat(store, START_MS + 90_000)
+
+    found = read_timeline(store, "alpha", spans=3)
+
+    assert (found.end - found.start).total_seconds() == 90  # type: ignore[operator]
+    assert [round(found.lanes[0].share(span), 3) for span in range(3)] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "marks"),
+    [
+        (0.25, ["0", "50 ms", "100 ms", "150 ms", "200 ms", "250 ms"]),
+        (61.3, ["0", "10 s", "20 s", "30 s", "40 s", "50 s", "60 s"]),
+        (10_000.0, ["0", "30 min", "60 min", "90 min", "120 min", "150 min"]),
+        (400 * 86400.0, ["0", "50 d", "100 d", "150 d", "200 d", "250 d", "300 d", "350 d", "400 d"]),
+        (0.0, ["0"]),
+    ],
+)
+def test_the_axis_of_a_picture_is_marked_with_round_times(
+    store: Store, seconds: float, marks: list[str]
+) -> None:
+    part = ProducerBuilder("alpha", "p1").open()
+    part.task("a", duration=seconds)
+    part.write(store)
+
+    drawn = ET.fromstring(picture(read_timeline(store, "alpha", spans=10)).encode())
+
+    words = [one.text or "" for one in drawn.findall(f"{_SVG}text")]
+    assert words[words.index("0") : -1] == marks
+
+
+def test_words_of_the_legend_do_not_touch_the_next_box(store: Store) -> None:
+    part = ProducerBuilder("alpha", "p1").open()
+    part.task(status=Status.ERROR)
+    part.task()
+    part.write(store)
+
+    drawn = ET.fromstring(picture(read_timeline(store, "alpha", spans=10, by=BY_STATUS)).encode())
+
+    first, second = [
+        float(one.get("x", "")) for one in drawn.findall(f"{_SVG}rect") if one.get("y") == "28.00"
+    ]
+    # A box is 12 wide, its word begins 4 behind it, and a capital takes about nine.
+    assert second - first > 16 + 9 * len("ERROR")
 
 
 def test_a_timeline_is_a_picture_with_whatever_names(store: Store, provd: Provd, tmp_path: Path) -> None:
@@ -261,6 +334,37 @@ def test_no_name_breaks_out_of_a_graph(store: Store, provd: Provd, tmp_path: Pat
     else:
         assert len(done.stdout.splitlines()) == 3 + 2 + 2
         assert '\\"b\\" <c> & \\\\ #x' in done.stdout
+
+
+def test_what_the_lines_mean_fits_under_the_smallest_graph(store: Store, provd: Provd) -> None:
+    part = ProducerBuilder("a", "p1").open()
+    part.task("t")
+    part.write(store)
+
+    drawn = ET.fromstring(provd("runs", "graph", "a", "--format", "svg").stdout.encode())
+
+    longest = max(len(one.text or "") for one in drawn.findall(f"{_SVG}text"))
+    assert float(drawn.get("width", "")) > 24 + 6 * longest
+
+
+def test_an_arrow_past_an_activity_goes_round_it() -> None:
+    chain = ("load", "clean", "train")
+    arrows = (("load", "clean"), ("clean", "train"), ("load", "train"))
+    graph = RunGraph(
+        "alpha",
+        tuple(Activity(name, {"FINISHED": 1}) for name in chain),
+        tuple(Arrow(source, target, VALUE, 1) for source, target in arrows),
+        from_outside=0,
+        complete=True,
+    )
+
+    drawn = ET.fromstring(svg(graph).encode())
+
+    *_, past = [one.get("d", "") for one in drawn.findall(f"{_SVG}path")]
+    xs = [float(place) for place in re.findall(r"[\d.-]+", past)][::2]
+    reach = (xs[0] + 3 * xs[1] + 3 * xs[2] + xs[3]) / 8
+    box = next(one for one in drawn.findall(f"{_SVG}rect") if "clean" in "".join(one.itertext()))
+    assert 0 < reach < float(box.get("x", ""))
 
 
 def test_circles_end_and_the_file_name_says_the_format(store: Store, provd: Provd, tmp_path: Path) -> None:

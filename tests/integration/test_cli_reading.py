@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -342,6 +345,22 @@ def test_a_wrong_question_exits_2_and_says_what_is_wrong(provd: Provd, args: lis
     assert result.stdout == ""
 
 
+def test_a_field_that_none_has_is_named(store: Store, provd: Provd) -> None:
+    finished_run(store)
+
+    for asked in (["tasks"], ["query", "tasks"]):
+        done = provd(*asked, "--fields", "activity_id,used.lrr")
+
+        assert (done.exit_code, done.stderr) == (0, "none of these has a value of used.lrr\n")
+
+
+def test_a_wrong_number_is_named_in_few_words(provd: Provd) -> None:
+    done = provd("tasks", "--rank", "x")
+
+    assert done.exit_code == 2
+    assert "'--rank': it should be a valid integer, not 'x'; see" in done.stderr
+
+
 # --- a process of its own --------------------------------------------------------------------------------------
 
 
@@ -353,6 +372,22 @@ def test_the_command_works_in_a_process_of_its_own(store: Store, store_url: str,
     assert (done.returncode, done.stderr) == (0, "")
     assert "alpha0000000001" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_full_disk_under_the_output_is_said_in_one_line(
+    store: Store, store_url: str, clean_env: Path, form: tuple[str, ...]
+) -> None:
+    finished_run(store)
+    command = [sys.executable, "-m", "provd", "tasks", "--store", store_url, *form]
+
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+
+    assert done.returncode == 1
+    assert done.stderr == "provd: the output cannot be written: No space left on device\n"
 
 
 class CountingStore:
