@@ -50,7 +50,7 @@ def to_portable(value: Any) -> Any:
     if kind in _PLAIN:
         return value
     if kind is str:
-        return value if _is_clean(value) else {"~str": value.encode("utf-8", "surrogatepass")}
+        return value if is_unicode(value) else {"~str": value.encode("utf-8", "surrogatepass")}
     if kind is int:
         return value if _INT64_MIN <= value <= _INT64_MAX else {"~int": hex(value)}
     if kind is dict:
@@ -145,7 +145,7 @@ def _are_json(items: Iterable[Any]) -> bool:
         elif kind is list or kind is tuple:
             if not _are_json(item):
                 return False
-        elif kind is not str or not _is_clean(item):
+        elif kind is not str or not is_unicode(item):
             return False
     return True
 
@@ -163,7 +163,8 @@ def _learn(keys: Iterable[Any]) -> bool:
     return True
 
 
-def _is_clean(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether text can be encoded: it has no lone surrogates."""
     if text.isascii():
         return True
     try:
@@ -175,7 +176,7 @@ def _is_clean(text: str) -> bool:
 
 def is_plain_key(key: Any) -> bool:
     """Whether a key stays as it is, in the portable form and in JSON."""
-    return type(key) is str and key[:1] not in ("$", "~") and "\0" not in key and _is_clean(key)
+    return type(key) is str and key[:1] not in ("$", "~") and "\0" not in key and is_unicode(key)
 
 
 def as_key(key: Any) -> Any:

@@ -132,13 +132,7 @@ def cell_text(value: Any) -> str:
 
 
 def _text(value: str) -> str:
-    if value.isascii():
-        return value
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return values.to_json(value)
-    return value
+    return value if values.is_unicode(value) else values.to_json(value)
 
 
 def _float(value: float) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from provd.common.values import is_unicode
+
 #: A name, or ("list", kind of its elements).
 Kind: TypeAlias = "str | tuple[str, Kind]"
 
@@ -46,7 +48,7 @@ def _refined(kind: str, column: list[Any], depth: int) -> Kind:
             return "int"
         return "long" if low >= _INT64_MIN and high <= _INT64_MAX else "json"
     if kind == "text":
-        return "text" if all(_is_clean(value) for value in column if type(value) is str) else "json"
+        return "text" if all(is_unicode(value) for value in column if type(value) is str) else "json"
     if kind == "list":
         if depth >= _LIST_DEPTH:
             return "json"
@@ -54,16 +56,6 @@ def _refined(kind: str, column: list[Any], depth: int) -> Kind:
         inner = kind_of(items, depth + 1)
         return "json" if inner == "json" else ("list", inner)
     return kind
-
-
-def _is_clean(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def unified(one: Kind, other: Kind) -> Kind:

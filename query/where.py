@@ -230,7 +230,7 @@ class _Builder:
         value = self._value(rest[1].children[0], None)
         if type(value.value) is not str:
             raise _Fault("`~` looks for text in text: write it in quotes", value.token.start_pos)
-        if not _is_unicode(value.value) or "\0" in value.value:
+        if not values.is_unicode(value.value) or "\0" in value.value:
             raise _Fault("this text cannot be looked for: it is not Unicode", value.token.start_pos)
         test = {"$regex": re.escape(value.value)}
         return path.holds(test) if rest[0] == "~" else _other(path, [test])
@@ -312,7 +312,7 @@ def _ordered(value: _Value) -> Any:
         raise _Fault(f"{value.token} has no order; use = or !=", value.token.start_pos)
     if type(operand) is int and operand not in _INT64:
         return _at(value.token, lambda: float(operand))
-    if type(operand) is str and not _is_unicode(operand):
+    if type(operand) is str and not values.is_unicode(operand):
         raise _Fault("this text has no order: it is not Unicode", value.token.start_pos)
     return operand
 
@@ -380,11 +380,3 @@ def _at(token: Token, read: Callable[[], Any]) -> Any:
         raise _Fault(str(error), token.start_pos or 0) from None
     except OverflowError:
         raise _Fault("this number is too large", token.start_pos or 0) from None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -24,7 +24,7 @@ FORBIDDEN = frozenset({"$where", "$function", "$accumulator", "$out", "$merge"})
 def prepare(query: Any) -> Any:
     """A copy of a filter or pipeline, checked, in which values have their stored form. Raises `UnsupportedQuery`."""
     if isinstance(query, Mapping):
-        if all(isinstance(key, str) and not key.startswith("~") and _is_unicode(key) for key in query):
+        if all(isinstance(key, str) and not key.startswith("~") and values.is_unicode(key) for key in query):
             return {_allowed(key): prepare(item) for key, item in query.items()}
         return values.to_portable(dict(query))
     if isinstance(query, (list, tuple)):
@@ -52,20 +52,9 @@ def _with_whole_key(stage: Any) -> Any:
     return {**stage, "$group": {**group, "_id": _or_null(group["_id"])}}
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether a server can be asked for it: text with lone surrogates stands in documents in portable form."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _is_field(path: str) -> bool:
     return (
-        _is_unicode(path)
+        values.is_unicode(path)
         and "\0" not in path
         and all(part and not part.startswith("$") for part in path.split("."))
     )

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from provd.common.record import Message, Record
+from provd.common.values import is_unicode
 
 USED = "used"
 GENERATED = "generated"
@@ -137,12 +138,8 @@ def _is_count(value: Any) -> bool:
 
 def _fitted(text: str) -> str:
     """Text that an index can hold: long text, and text that is not UTF-8, by its checksum."""
-    if len(text) <= _TEXT_MAX and "\0" not in text:
-        try:
-            text.encode()
-            return text
-        except UnicodeEncodeError:
-            pass
+    if len(text) <= _TEXT_MAX and "\0" not in text and is_unicode(text):
+        return text
     return "sha256=" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

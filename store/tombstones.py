@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from provd.common import clock, names
 from provd.common.errors import Deleted
 from provd.common.record import Message, Record
+from provd.common.values import is_unicode
 from provd.store.interface import Store
 
 #: The collections that hold a run, in the order in which it is deleted.
@@ -66,7 +67,7 @@ def askable(workflow_ids: Iterable[str]) -> list[str]:
     """Those that a store can be asked for. A run whose id is not Unicode has no tombstone, and its messages spoil no
     other's batch (G4).
     """
-    return [one for one in workflow_ids if one.isascii() or one.isprintable()]
+    return [one for one in workflow_ids if is_unicode(one)]
 
 
 def count_gone(messages: Iterable[Message], deleted: Container[str]) -> dict[str, int]:
