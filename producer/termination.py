@@ -23,8 +23,8 @@ from provd.producer.border import guarded
 
 #: Modules that hold locks, and call no code of the program while they do.
 _LOCKING = frozenset(
-    os.path.join(os.path.dirname(__file__), name + ".py")
-    for name in ("broker", "channel", "durable", "journal", "process", "receipts", "sender", "shipping")
+    os.path.join(os.path.dirname(__file__), f"{name}.py")
+    for name in "broker channel durable journal process producer receipts sender shipping".split()  # noqa: SIM905
 )
 
 #: Seconds between two looks whether the main thread has left our own code.
