@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -148,11 +149,15 @@ def test_producers_that_redis_has_no_connection_for_spool(
     environment: dict[str, str],
     mongo_url: str,
 ) -> None:
-    """G1, G2: `maxclients` 12, a hundred producers: who is refused writes to the disk and ends in order."""
+    """G1, G2: `maxclients` 12, eleven of them taken, a hundred producers: who is refused writes to the disk and ends in
+    order."""
     server = private_redis(config={"maxclients": "12"})
     environment |= {"PROVD_BROKER_URL": server.url}
 
-    crowd = script.run(CROWD, "100", env=environment, timeout=120)
+    with ExitStack() as taken:
+        for _ in range(11):
+            taken.enter_context(server.client()).ping()
+        crowd = script.run(CROWD, "100", env=environment, timeout=120)
 
     assert crowd.returncode == 0, crowd.stderr[-2000:]
     with server.client() as client:
