@@ -90,8 +90,9 @@ class DurableChannel(Channel):
         identity: Identity,
         limits: Limits,
         counter: Iterator[int],
-        journal: Callable[[], Journal],
         tenant_id: str | None = None,
+        *,
+        journal: Callable[[], Journal],
     ) -> None:
         """`journal` gives that of the process: after a fork it is another."""
         self._find_journal = journal

@@ -119,29 +119,15 @@ class Producer:
         limits = Limits(self.settings.frame_messages, self.settings.frame_bytes)
         # Where it may have had a channel that is gone, nobody knows its last number: to the books it is a new producer.
         producer_id = ids.new_producer_id() if workflow_id in self._ended else self.id
+        facts = (
+            workflow_id, campaign_id, producer_id, self.identity, limits, self._tasks, self.settings.tenant_id,
+        )  # fmt: skip
         if self.settings.durability == "disk":
             from provd.producer.durable import DurableChannel
 
-            channel: Channel = DurableChannel(
-                workflow_id,
-                campaign_id,
-                producer_id,
-                self.identity,
-                limits,
-                self._tasks,
-                lambda: self.journal,
-                self.settings.tenant_id,
-            )
+            channel: Channel = DurableChannel(*facts, journal=lambda: self.journal)
         else:
-            channel = Channel(
-                workflow_id,
-                campaign_id,
-                producer_id,
-                self.identity,
-                limits,
-                self._tasks,
-                self.settings.tenant_id,
-            )
+            channel = Channel(*facts)
         channel.telemetry = self.settings.telemetry_groups
         return channel
 

@@ -16,6 +16,7 @@ import encodings.idna  # noqa: F401 - the first look-up of a host would import i
 import select
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import IO, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -158,31 +159,31 @@ class PlainRedis:
             self.disconnect()
         if self._socket is not None:
             return
-        try:
+        with ExitStack() as unless_greeted:
+            unless_greeted.callback(self.disconnect)
             self._socket = self._open()
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ConnectionError(f"Error {error.errno} connecting to {self._address}. {reason}.") from error
-        self._replies = self._socket.makefile("rb")
-        try:
+            self._replies = self._socket.makefile("rb")
             self._greet(self)
-        except BaseException:
-            self.disconnect()
-            raise
+            unless_greeted.pop_all()
 
     def _open(self) -> socket.socket:
-        if not self._address.path:
-            connection = socket.create_connection((self._address.host, self._address.port), self._timeout_s)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return connection
-        connection = socket.socket(socket.AF_UNIX)
+        address = self._address
         try:
-            connection.settimeout(self._timeout_s)
-            connection.connect(self._address.path)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            with ExitStack() as unless_connected:
+                if address.path:
+                    connection = unless_connected.enter_context(socket.socket(socket.AF_UNIX))
+                    connection.settimeout(self._timeout_s)
+                    connection.connect(address.path)
+                else:
+                    connection = unless_connected.enter_context(
+                        socket.create_connection((address.host, address.port), self._timeout_s)
+                    )
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                unless_connected.pop_all()
+            return connection
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConnectionError(f"Error {error.errno} connecting to {address}. {reason}.") from error
 
     @staticmethod
     def _was_lost(connection: socket.socket) -> bool:
@@ -197,14 +198,14 @@ class PlainRedis:
         if connection is None or replies is None:
             raise ConnectionError("the connection is closed")
         try:
-            connection.sendall(b"".join(part for command in commands for part in _packed(command)))
-            return [_read(replies) for _ in commands]
+            with ExitStack() as unless_answered:
+                unless_answered.callback(self.disconnect)
+                connection.sendall(b"".join(part for command in commands for part in _packed(command)))
+                answers = [_read(replies) for _ in commands]
+                unless_answered.pop_all()
+            return answers
         except TimeoutError:
-            self.disconnect()
             raise TimeoutError(f"Timeout reading from {self._address}") from None
-        except BaseException:
-            self.disconnect()
-            raise
 
 
 def _packed(command: Sequence[Any]) -> list[bytes]:

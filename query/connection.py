@@ -17,7 +17,7 @@ from provd.query.reading import open_reading
 from provd.query.run_search import RUN_STATUSES, RunQuestion, find_runs, parse_run_where
 from provd.query.run_view import Runs, RunView
 from provd.query.runs import read_run
-from provd.query.task_table import Tasks, check_limit, parsed_fields, parsed_sort, several, task_question
+from provd.query.task_table import Tasks, check_limit, several, tasks_of
 from provd.query.tasks import TaskQuestion, parse_status
 from provd.store.interface import Filter, Sort, Store
 
@@ -106,8 +106,10 @@ class Connection:
         limit: int = 0,
     ) -> Tasks:
         """Tasks of all runs, or of a campaign's; else as `RunView.tasks`."""
-        question = task_question(
+        return tasks_of(
+            self._store,
             TaskQuestion(campaign_id=campaign_id),
+            lost_after_s=self._lost_after_s,
             where=where,
             activity=activity,
             status=status,
@@ -118,14 +120,9 @@ class Connection:
             until=until,
             min_duration=min_duration,
             max_duration=max_duration,
-        )
-        return Tasks(
-            self._store,
-            question,
-            sort=parsed_sort(sort),
-            fields=parsed_fields(fields),
-            limit=check_limit(limit),
-            lost_after_s=self._lost_after_s,
+            sort=sort,
+            fields=fields,
+            limit=limit,
         )
 
     def lineage(

@@ -13,7 +13,7 @@ from provd.query import notebook
 from provd.query.find import find_run
 from provd.query.frames import Frames
 from provd.query.runs import Run
-from provd.query.task_table import Tasks, check_limit, parsed_fields, parsed_sort, task_question
+from provd.query.task_table import Tasks, tasks_of
 from provd.query.tasks import TaskQuestion
 from provd.store.books import WorkflowBooks, read_books
 from provd.store.interface import Filter, Sort, Store
@@ -134,8 +134,10 @@ class RunView:
         `where` is an expression such as `"used.lr > 0.01 and generated.acc >= 0.9"`, or a MongoDB filter. Raises
         `UsageError` that points at what is wrong in it.
         """
-        question = task_question(
+        return tasks_of(
+            self._store,
             TaskQuestion(workflow_id=self.workflow_id),
+            lost_after_s=self._lost_after_s,
             where=where,
             activity=activity,
             status=status,
@@ -146,14 +148,9 @@ class RunView:
             until=until,
             min_duration=min_duration,
             max_duration=max_duration,
-        )
-        return Tasks(
-            self._store,
-            question,
-            sort=parsed_sort(sort),
-            fields=parsed_fields(fields),
-            limit=check_limit(limit),
-            lost_after_s=self._lost_after_s,
+            sort=sort,
+            fields=fields,
+            limit=limit,
         )
 
     def summary(self) -> RunSummary:

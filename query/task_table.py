@@ -151,9 +151,11 @@ def value_at(record: Any, path: str) -> Any:
     return record
 
 
-def task_question(
+def tasks_of(
+    store: Store,
     base: TaskQuestion,
     *,
+    lost_after_s: float,
     where: str | Filter | None,
     activity: str | None,
     status: str | Sequence[str] | None,
@@ -164,9 +166,12 @@ def task_question(
     until: str | datetime | None,
     min_duration: float | None,
     max_duration: float | None,
-) -> TaskQuestion:
-    """What a program asks for, as the commands ask it; raises `UsageError`."""
-    return replace(
+    sort: str | Sort | None,
+    fields: str | Sequence[str] | None,
+    limit: int,
+) -> Tasks:
+    """The tasks that a program asks for, as the commands ask for them; raises `UsageError`."""
+    question = replace(
         base,
         activity_id=activity,
         statuses=tuple(parse_status(one) for one in several(status)),
@@ -179,6 +184,14 @@ def task_question(
         max_duration=max_duration,
         where=parse_where(where) if isinstance(where, str) else where,
     )
+    return Tasks(
+        store,
+        question,
+        sort=_parsed_sort(sort),
+        fields=_parsed_fields(fields),
+        limit=check_limit(limit),
+        lost_after_s=lost_after_s,
+    )
 
 
 def several(value: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -188,14 +201,14 @@ def several(value: str | Sequence[str] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def parsed_sort(sort: str | Sort | None) -> Sort:
+def _parsed_sort(sort: str | Sort | None) -> Sort:
     """An order as text or as fields with directions."""
     if sort is None:
         return ()
     return parse_sort(sort) if isinstance(sort, str) else sort
 
 
-def parsed_fields(wanted: str | Sequence[str] | None) -> Sequence[str] | None:
+def _parsed_fields(wanted: str | Sequence[str] | None) -> Sequence[str] | None:
     """Fields as text with commas, or one by one."""
     return parse_fields(wanted) if isinstance(wanted, str) else wanted
 

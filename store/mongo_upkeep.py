@@ -78,6 +78,9 @@ class MongoUpkeep:
 
     def migrate(self, on_progress: Progress) -> list[str]:
         """Says how far the server is with an index."""
+        if not self.changes().pending:  # nearly always: every consumer asks at its start
+            with translated(self._url):
+                return migrations.migrate_mongo(self._database)
         with self._patiently() as database, _watched(database, on_progress):
             return migrations.migrate_mongo(database)
 

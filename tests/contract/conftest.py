@@ -1,4 +1,4 @@
-"""Both stores at once, empty and migrated."""
+"""Two stores at once, empty and migrated."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ import pytest
 
 from provd.store.interface import Store
 from provd.store.open import open_store
+
+
+@pytest.fixture
+def copy(store_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """An empty store of the other kind."""
+    url = f"sqlite:///{tmp_path}/copy.db"
+    if store_url.startswith("sqlite"):
+        url = request.getfixturevalue("mongo_url")
+    opened = open_store(url)
+    opened.migrate()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

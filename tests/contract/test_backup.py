@@ -30,18 +30,6 @@ MARK = ConsumerMark("c1", "node01", 77, "1.0", "running", START_MS, START_MS + 5
 
 
 @pytest.fixture
-def copy(store_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
-    """An empty store of the other kind."""
-    url = f"sqlite:///{tmp_path}/copy.db"
-    if store_url.startswith("sqlite"):
-        url = request.getfixturevalue("mongo_url")
-    opened = open_store(url)
-    opened.migrate()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def third(tmp_path: Path) -> Iterator[Store]:
     """One more."""
     opened = open_store(f"sqlite:///{tmp_path}/third.db")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,6 @@ from tests.contract.whole_life import a_whole_life, everything
 from tests.record_values import named_values
 
 NewStore = Callable[[str], Store]
-
-
-@pytest.fixture
-def copy(store_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
-    """An empty store of the other kind."""
-    url = f"sqlite:///{tmp_path}/copy.db"
-    if store_url.startswith("sqlite"):
-        url = request.getfixturevalue("mongo_url")
-    opened = open_store(url)
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 def exported(store: Store, workflow_id: str, path: Path) -> Path:

@@ -193,12 +193,12 @@ def test_results_are_masked_by_the_rules_that_are_in_force_when_they_are_recorde
         settings = Settings(broker_url=f"file://{folder}", spool_free_floor=0.0, secret_names=secret_names)
         with replaced_producer(settings), provd.workflow("w"):
             for _ in range(3):
-                traced("ada")
+                traced("ada-lovelace-1815")
         return "".join(path.read_text() for path in spool_files([folder]))
 
-    assert "ada" in said(tmp_path / "one", "")
-    assert "ada" not in said(tmp_path / "two", "pin, patient")
-    assert "ada" in said(tmp_path / "three", "")
+    assert "ada-lovelace-1815" in said(tmp_path / "one", "")
+    assert "ada-lovelace-1815" not in said(tmp_path / "two", "pin, patient")
+    assert "ada-lovelace-1815" in said(tmp_path / "three", "")
 
 
 @pytest.mark.parametrize(("durability", "light"), [("memory", False), ("disk", False), ("disk", True)])
