@@ -68,7 +68,7 @@ bench-quick: $(VENV)/.test ## the same in under three minutes
 nightly: $(VENV)/.test soak ## the long forms: the soak, ten minutes without Redis, a thousand processes, 56,000 values through every rule
 	$(BIN)/python -m pytest -m long
 	$(BIN)/python -m benchmarks --nightly
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/unit/test_capture_properties.py
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/unit/test_capture_properties.py tests/contract/test_where.py tests/contract/test_run_file.py tests/contract/test_index_answers.py
 
 clean: ## remove virtual environments, builds and caches
 	rm -rf .venv .venv-3.* dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

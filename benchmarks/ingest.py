@@ -100,8 +100,8 @@ def _with_producers(stage: _Stage, sizes: _Sizes) -> Iterator[Figure]:
     what, unit = "into MongoDB, two producers", "tasks/s"
     note = (
         f"{sizes.produced:,} tasks, stored and acknowledged, all production indexes; Flowcept: {sizes.produced_flowcept:,}"
-        f" tasks until {_MOST:.0%} of them are stored, its own indexes, buffers of 50 as in its sample settings, flushed"
-        " every second, telemetry and enrichment off"
+        f" tasks until {_MOST:.0%} of them are stored, its own indexes, its sample settings: buffers of 50,"
+        " flushed every five seconds, no telemetry, no enrichment"
     )
     yield Figure(what, unit, ours, str(FLOWCEPT), flowcept, Target(least=5.0), note)
     note = f"the bare loop has {sizes.produced:,} whole records waiting, and the same producers beside it"
@@ -278,10 +278,10 @@ class _Stage:
             "log": {"log_file_level": "disable", "log_stream_level": "disable"},
             "mq": {
                 **where, "enabled": True, "type": "redis", "channel": "interception", "buffer_size": 50,
-                "insertion_buffer_time_secs": 1, "chunk_size": -1,
+                "insertion_buffer_time_secs": 5, "chunk_size": -1,
             },
             "kv_db": {**where, "enabled": True},
-            "db_buffer": {"buffer_size": 50, "insertion_buffer_time_secs": 1},
+            "db_buffer": {"buffer_size": 50, "insertion_buffer_time_secs": 5},
             "databases": {
                 "mongodb": {
                     "enabled": True, "uri": self._mongo.url, "db": database, "create_collection_index": True,

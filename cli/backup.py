@@ -89,7 +89,8 @@ def restore(
     else:
         told = [
             human.many(done.documents, "document") + " restored",
-            f"{done.unchanged:,} of them there before",
+            # Of the books only the store knows what they said before: ranges of numbers are joined with others.
+            f"{done.unchanged:,} of {human.many(done.changed + done.unchanged, 'record')} there before",
         ]
         if done.deleted:
             told.append(f"{done.deleted:,} of deleted runs left out")

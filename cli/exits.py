@@ -23,6 +23,8 @@ USAGE = 2
 UNREACHABLE = 3
 #: Ctrl-C, as shells report it.
 INTERRUPTED = 130
+#: SIGTERM, likewise: a scheduler's time limit, say.
+TERMINATED = 143
 
 #: The first class that fits decides.
 _STATUS = (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
-
-from provd.common import values
 
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
@@ -101,7 +101,25 @@ def _text(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, dict) and value.get("type") == "provd.File":
         return _file(value)
-    return values.to_json(value)
+    shown = _shown(value)
+    return (
+        shown
+        if isinstance(shown, str)
+        else json.dumps(shown, ensure_ascii=False, separators=(",", ":"), default=_text)
+    )
+
+
+def _shown(value: Any) -> Any:
+    """A value for JSON's encoder, without what only a program needs to read it back."""
+    if isinstance(value, dict):
+        return {str(key): _shown(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(item) for item in value]
+    if isinstance(value, bytes):
+        return f"<{many(len(value), 'byte')}>"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value}"
+    return value
 
 
 def _file(value: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from provd.cli import output
+from provd.cli import human, output
 from provd.query.lineage import DOWN, UP, Lineage, Node
 from provd.query.lineage_text import value_name
 from provd.query.neighbours import CALL, DEPENDENCY, KINDS, VALUE, Edge
@@ -135,11 +135,11 @@ def _text(line: Line, width: int) -> Text:
     status = node.status if node.record else "not stored"
     text = Text(line.lead, style="dim")
     if node.activity_id:
-        text.append(f"{output.printable(node.activity_id)} ", style="bold not dim")
-    text.append(f"{node.task_id} ", style="not dim")
+        text.append(f"{output.one_line(human.cell(node.activity_id))} ", style="bold not dim")
+    text.append(f"{output.one_line(node.task_id)} ", style="not dim")
     text.append(status, style=f"not dim {output.STATUS_STYLES.get(status, '')}".strip())
     if line.why:
-        why = f"  {output.printable(line.why)}{' (above)' if line.again else ''}".replace("\n", " ")
+        why = f"  {output.one_line(line.why)}{' (above)' if line.again else ''}"
         room = max(_WHY_CHARS, width - text.cell_len)
         if cell_len(why) > room:
             why = set_cell_size(why, room - 1) + "…"

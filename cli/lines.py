@@ -16,7 +16,7 @@ class Lines:
 
     def show(self, rows: Sequence[Sequence[str]]) -> None:
         """Print some more."""
-        cells = [[" ".join(output.printable(cell).split()) for cell in row] for row in rows]
+        cells = [[" ".join(output.one_line(cell).split()) for cell in row] for row in rows]
         for row in cells:
             self._widths += [0] * (len(row) - len(self._widths))
             self._widths = [max(width, len(cell)) for width, cell in zip(self._widths, row)]

@@ -31,11 +31,15 @@ from provd.cli import (
 )
 from provd.cli.exits import DONE, FAILED, INTERRUPTED, USAGE, exit_status
 from provd.cli.output import say_error
+from provd.cli.stopping import exit_on_sigterm
 from provd.common.errors import ProvdError
 from provd.common.passwords import mask_url
 
 #: How a disk refuses what is written to it.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+#: Commands that are ended by SIGTERM as the command that they run is.
+_PASS_SIGNALS_ON = ("run",)
 
 #: What click raises for options and arguments that it cannot take; some versions of Typer bring a click of their own.
 _WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
@@ -55,7 +59,8 @@ class ProvdGroup(TyperGroup):
             if type(error).__name__ != "NoArgsIsHelpError":  # of that, the help has been printed
                 say_error(_usage_line(error))
             sys.exit(USAGE)
-        _end_at_once()
+        finally:
+            _end_at_once()
         sys.exit(status or DONE)
 
     def invoke(self, ctx: Any) -> Any:
@@ -158,6 +163,8 @@ def root(
 ) -> None:
     """Keep what the commands below need of the options above them."""
     context.obj = settings
+    if context.invoked_subcommand not in _PASS_SIGNALS_ON:
+        context.with_resource(exit_on_sigterm())
 
 
 def main() -> None:

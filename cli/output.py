@@ -3,11 +3,14 @@
 - A table has no lines drawn around it and fits the width it is given; away from a terminal it has no colours.
 - A JSON document is one line. Times are ISO 8601 text with milliseconds and a Z; values that JSON cannot hold are in
   the tagged form of `provd.common.values`.
-- Text from records is shown as it is: it is never read as markup, and control characters never reach a terminal.
+- Text from records is shown as it is: it is never read as markup. Control characters, and what turns the direction of
+  writing around, never reach a terminal; what stands in a table or beside a name is one line. `printable` and `one_line`
+  are the one place for that.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +28,13 @@ WIDE = 100
 #: Characters that a column keeps when it gives way: by cutting, and by folding (a generated workflow id fits).
 _NARROWEST_CUT = 8
 _NARROWEST_FOLD = 16
+
+#: Control characters but for line feeds and tabs; marks that turn the direction of what follows (U+202E makes
+#: `cod.exe` of `exe.doc`), and separators that some terminals break a line at.
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+#: Ends of lines and tabs, with the blanks around them.
+_BREAKS = re.compile("[ ]*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+[ ]*")
 
 STATUS_STYLES = {
     "FINISHED": "green",
@@ -66,7 +76,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    cells = [[printable(text) for text in row] for row in rows]
+    cells = [[one_line(text) for text in row] for row in rows]
     gap, widths = _fit(columns, cells, width())
     # What cannot be narrowed is rather wrapped by the terminal than lost.
     screen = console(at_least=sum(widths) + gap * len(widths))
@@ -99,7 +109,7 @@ def _fit(columns: Sequence[Column], cells: Sequence[Sequence[str]], available: i
     from rich.cells import cell_len
 
     widths = [
-        max([cell_len(column.header), *(cell_len(line) for row in cells for line in row[place].split("\n"))])
+        max([cell_len(column.header), *(cell_len(row[place]) for row in cells)])
         for place, column in enumerate(columns)
     ]
     gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= available else 1
@@ -131,7 +141,7 @@ def print_fields(fields: Iterable[tuple[str, str]], *, styles: dict[str, str] | 
     grid.add_column(overflow="fold")
     for name, text in fields:
         if text:
-            grid.add_row(name, Text(printable(text), style=(styles or {}).get(text, "")))
+            grid.add_row(name, Text(one_line(text), style=(styles or {}).get(text, "")))
     show(grid)
 
 
@@ -179,13 +189,37 @@ def say_error(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text without control characters (a record may hold a terminal's escape sequences) and lone surrogates."""
-    clean = "".join("\ufffd" if _is_control(char) else char for char in text)
-    return clean.encode("utf-8", "replace").decode("utf-8")
+    """The text without control characters (a record may hold a terminal's escape sequences) and lone surrogates; its
+    lines stay.
+    """
+    return _UNFIT.sub("\ufffd", text).encode("utf-8", "replace").decode("utf-8")
 
 
-def _is_control(char: str) -> bool:
-    return (char < " " and char not in "\n\t") or "\x7f" <= char <= "\x9f"
+def one_line(text: str) -> str:
+    """The same on one line: a name must not begin a row of its own."""
+    return printable(_BREAKS.sub(" ", text))
+
+
+def within(text: str, columns: int, *, lines: int = 2) -> str:
+    """The text on one line, cut so that it fills at most so many lines of so many columns."""
+    from rich.text import Text
+
+    screen = console()
+    columns = max(columns, _NARROWEST_FOLD)
+
+    def fits(shown: str) -> bool:
+        return len(Text(shown).wrap(screen, columns)) <= lines
+
+    whole = one_line(text)
+    room = lines * columns
+    if len(whole) <= 2 * room and fits(whole):  # of very many characters none would fit
+        return whole
+    line = whole[:room]
+    low, high = 0, len(line) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(line[:middle] + "…") else (low, middle)
+    return line[:low].rstrip() + "…"
 
 
 def _with_iso(value: Any) -> Any:

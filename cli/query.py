@@ -32,7 +32,7 @@ def query(
         str,
         typer.Argument(
             metavar="COLLECTION",
-            help="tasks, workflows, producers, samples, ledger, beats, consumers, quarantine or tombstones.",
+            help="tasks, links, workflows, producers, samples, ledger, beats, consumers, quarantine or tombstones.",
         ),
     ],
     filter: Annotated[

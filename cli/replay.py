@@ -45,7 +45,7 @@ def replay(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Bring spool files in: into the broker, or straight into a store.
+    """Bring spool files in: into the broker, or straight into a store, also where the settings name only that.
 
     Repeating it changes nothing. Files that are still open are read as far as they go, and left. --recover seals
     those whose process has provably ended, or of which nothing is known and that were silent for an hour.
@@ -61,16 +61,29 @@ def replay(
     if missing:
         raise UsageError(f"there is no {', no '.join(missing)}")
     settings = settings_of(context, broker_url=broker, store_url=store)
+    into = "store" if store is not None or _has_only_a_store(settings, broker) else "broker"
     sealed = seal_abandoned(SpoolReader().find(paths)) if recover else Sealed()
     # A file that was named is now to be found under its new name.
     now = [path if path.exists() else path.with_name(path.name.removesuffix(".open")) for path in paths]
-    outcome = _into_broker(settings, now) if store is None else _into_store(settings, now, remove=remove)
+    outcome = _into_broker(settings, now) if into == "broker" else _into_store(settings, now, remove=remove)
     outcome.sealed = sealed
-    _report(outcome, into="broker" if store is None else "store", json=json)
+    _report(outcome, into=into, json=json)
     if outcome.stopped:
         raise typer.Exit(INTERRUPTED)
     if outcome.bad_count or outcome.refused:
         raise typer.Exit(FAILED)
+
+
+def _has_only_a_store(settings: Settings, broker: str | None) -> bool:
+    """Whether there is no broker but a store by the settings. Raises `UsageError` where there is neither."""
+    if settings.resolved_broker_url():
+        return False
+    if broker is None and settings.store_url is not None:
+        return True
+    told = settings.broker_url or "an empty broker_url"
+    raise UsageError(
+        f"{told} means spool files only: name a Redis by --broker, or the store to write into by --store"
+    )
 
 
 @dataclass(slots=True)

@@ -83,7 +83,12 @@ def _format(asked: str | None, output: str | None, *, json: bool) -> str:
         raise UsageError(f"--json and --format {asked} are two formats; give one of them")
     if json or asked is not None:
         return "json" if json else str(asked)
+    if output is None:
+        return "mermaid"
     for suffix, form in _SUFFIXES.items():
-        if output is not None and output.lower().endswith(suffix):
+        if output.lower().endswith(suffix):
             return form
-    return "mermaid"
+    raise UsageError(
+        f"{output!r} does not say the format: end its name with {', '.join(_SUFFIXES)}, or give"
+        f" --format {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from provd.cli import human, output
 from provd.cli.output import STATUS_STYLES, Column
-from provd.cli.run_tables import count_columns, count_statuses, counts
+from provd.cli.run_tables import count_columns, count_statuses, counts, print_runs
 from provd.common.record import Record, Status
 from provd.query.summary import ErrorGroup, RunSummary
 
@@ -15,9 +16,14 @@ from provd.query.summary import ErrorGroup, RunSummary
 _PRODUCERS_SHOWN = 20
 _ERRORS_SHOWN = 5
 _HOSTS_SHOWN = 8
+_CHILDREN_SHOWN = 10
 
-#: Lines of a traceback that the page shows, the last ones.
+#: Lines of a traceback that the page shows, the last ones, and of the run's own message.
 _TRACEBACK_LINES = 12
+_MESSAGE_LINES = 12
+
+#: Lines of the terminal that one such line may fill.
+_LINES_OF_ONE = 4
 
 #: Producers that need a look come first.
 _TELLING = {"LOST": 0, "ERROR": 1, "CANCELLED": 2, "RUNNING": 3}
@@ -30,6 +36,10 @@ def run_document(summary: RunSummary) -> Record:
     document["producers"] = [_present(asdict(producer)) for producer in summary.producers]
     document["activities"] = [_present(asdict(activity)) for activity in summary.activities]
     document["errors"] = [_present(asdict(error)) for error in summary.errors]
+    document["other_errors"] = summary.other_errors
+    document["children"] = [child.to_document() for child in summary.children]
+    if summary.more_children:
+        document["more_children"] = summary.more_children
     document["complete"] = summary.complete
     document["verdict"] = summary.verdict
     return document
@@ -41,6 +51,7 @@ def print_run(summary: RunSummary) -> None:
     _print_failure(summary.workflow)
     _print_activities(summary)
     _print_producers(summary)
+    _print_children(summary)
     _print_errors(summary)
     style = "bold green" if summary.complete else "bold yellow"
     output.print_line(f"\nbooks  {summary.verdict}", style=style)
@@ -58,6 +69,7 @@ def _fields(summary: RunSummary) -> list[tuple[str, str]]:
         ("run", run.workflow_id),
         ("name", run.name or ""),
         ("campaign", run.campaign_id or ""),
+        ("parent", record.get("parent_workflow_id", "")),
         ("status", run.status),
         ("unknown", _unknown(summary)),
         ("started", human.moment(run.started_at)),
@@ -145,9 +157,14 @@ def _environment(environment: Record) -> list[tuple[str, str]]:
 
 
 def _print_failure(record: Record) -> None:
-    if record.get("stderr"):
+    message = str(record.get("stderr") or "").strip()
+    if message:
         output.print_line("\nerror", style="bold")
-        output.print_line(str(record["stderr"]).strip(), style="red", indent=2)
+        lines = message.splitlines()
+        more = len(lines) - _MESSAGE_LINES
+        if more > 0:
+            lines[_MESSAGE_LINES:] = [f"… {human.many(more, 'line')} more: --json has all"]
+        _print_lines(lines, style="red")
     if record.get("traceback"):
         _print_traceback(str(record["traceback"]))
 
@@ -205,6 +222,17 @@ def _print_producers(summary: RunSummary) -> None:
         output.print_line(f"and {human.many(len(ordered) - len(shown), 'producer')} more: --json lists all")
 
 
+def _print_children(summary: RunSummary) -> None:
+    if not summary.children:
+        return
+    shown = summary.children[:_CHILDREN_SHOWN]
+    print_runs(shown, title="child runs")
+    more = len(summary.children) - len(shown) + summary.more_children
+    if more > 0:
+        condition = f"parent_workflow_id = '{summary.run.workflow_id}'"
+        output.print_line(f'and {more:,} more: `provd runs tail -n 0 --where "{condition}"` lists all')
+
+
 def _print_errors(summary: RunSummary) -> None:
     if not summary.errors:
         return
@@ -213,12 +241,14 @@ def _print_errors(summary: RunSummary) -> None:
         _print_error(error)
     more = len(summary.errors) - _ERRORS_SHOWN
     if more > 0:
-        output.print_line(f"and {more} more kinds: --json lists all")
+        output.print_line(f"and {human.many(more, 'kind')} more: --json lists all")
+    if summary.other_errors:
+        output.print_line(f"and {human.many(summary.other_errors, 'task')} that failed in other ways")
 
 
 def _print_error(error: ErrorGroup) -> None:
     times = f"{error.count:,} times " if error.count > 1 else ""
-    output.print_line(f"{times}{error.activity_id}: {error.message}", style="red")
+    output.print_line(f"{times}{human.cell(error.activity_id)}: {error.message}", style="red")
     output.print_line(f"task {error.task_id}", indent=2)
     if error.traceback:
         _print_traceback(error.traceback)
@@ -229,4 +259,11 @@ def _print_traceback(text: str) -> None:
     cut = len(lines) - _TRACEBACK_LINES
     if cut > 0:
         lines = [f"… {human.many(cut, 'line')} before", *lines[cut:]]
-    output.print_line("\n".join(lines), style="dim", indent=2)
+    _print_lines(lines, style="dim")
+
+
+def _print_lines(lines: Sequence[str], *, style: str) -> None:
+    """Lines one below the other; a very long one is cut."""
+    room = output.width() - 2
+    for line in lines:
+        output.print_line(output.within(line, room, lines=_LINES_OF_ONE), style=style, indent=2)

@@ -29,7 +29,7 @@ _NARROW = ("FINISHED", "ERROR", "RUNNING")
 _ALL_PRODUCERS_UP_TO = 20
 
 
-def print_runs(runs: Sequence[Run]) -> None:
+def print_runs(runs: Sequence[Run], *, title: str | None = None) -> None:
     """The list of runs; a narrow one sums up the rarer statuses and joins campaign and name."""
     wide = output.width() >= output.WIDE
     statuses = count_statuses(run.tasks for run in runs) if wide else list(_NARROW)
@@ -57,7 +57,7 @@ def print_runs(runs: Sequence[Run]) -> None:
         if rare:
             row.append(f"{_others(run, statuses):,}")
         rows.append(row + (names if wide else ["/".join(name for name in names if name)]))
-    output.print_table(columns, rows)
+    output.print_table(columns, rows, title=title)
 
 
 class RunLines:

@@ -101,6 +101,8 @@ def _print(found: Timeline) -> None:
     from rich.text import Text
 
     from provd.cli import human, output
+    from provd.query.pictures import shortened
+    from provd.query.timeline_picture import GROUP_CHARS
 
     if found.start is None or found.end is None:
         output.print_line("no task has begun")
@@ -110,7 +112,7 @@ def _print(found: Timeline) -> None:
     legend = Text(" " * (width + 1))
     for group in found.groups:
         legend.append("█ ", style=styles[group])
-        legend.append(output.printable(group or "(no activity)") + "  ")
+        legend.append(output.one_line(shortened(group or "(no activity)", GROUP_CHARS)) + "  ")
     output.show(legend)
     for lane in found.lanes:
         output.show(_row(lane, found.spans, width, styles))
@@ -137,7 +139,7 @@ def _row(lane: Lane, spans: int, width: int, styles: dict[str, str]) -> Text:
     from provd.cli import human, output
     from provd.query.timeline_picture import label
 
-    row = Text(output.printable(label(lane))[:width].ljust(width + 1), no_wrap=True)
+    row = Text(output.one_line(label(lane))[:width].ljust(width + 1), no_wrap=True)
     for span in range(spans):
         share, group = lane.share(span), lane.group(span)
         # Whatever little was done is seen.

@@ -110,6 +110,8 @@ def _follow(follower: RunFollower, interval: float, *, json: bool) -> NoReturn:
 def _print_runs(runs: Sequence[Run], question: RunQuestion, *, json: bool) -> None:
     from provd.cli import human, output
     from provd.cli.run_tables import print_runs
+    from provd.common import names
+    from provd.query.unknown_names import named_fields, unknown_fields
 
     if json:
         for run in runs:
@@ -122,8 +124,10 @@ def _print_runs(runs: Sequence[Run], question: RunQuestion, *, json: bool) -> No
                 f"no consumer has looked since {human.moment(max(unknown))}:"
                 " what reads as running may have ended, or fallen silent, since then"
             )
-    elif question.statuses or question.since is not None:
-        output.say("no such runs")
+    elif question.statuses or question.since is not None or question.where is not None:
+        output.say("no such runs" + (f" in campaign {question.campaign_id}" if question.campaign_id else ""))
+        for line in unknown_fields(names.WORKFLOWS, named_fields(question.where or {})):
+            output.say(line)
     else:
         output.say("no runs" + (f" in campaign {question.campaign_id}" if question.campaign_id else " yet"))
 

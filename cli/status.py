@@ -19,7 +19,7 @@ from provd.common.settings import Settings
 
 if TYPE_CHECKING:
     from provd.consumer.broker import Broker
-    from provd.consumer.overview import Overview
+    from provd.consumer.overview import Overview, WorkflowView
     from provd.store.interface import Store
 
 #: Seconds between two looks of `--watch`.
@@ -52,9 +52,9 @@ def status(
     store: StoreOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what is under way: what waits in Redis and in spools, how old it is, what was lost, and who works on it.
+    """Show what is under way: what waits in Redis and in spools, how old it is, what is missing, and who works on it.
 
-    With one service away it shows what the other knows, and exits 3.
+    Runs that are over and wholly stored are counted, not listed. With one service away it shows what the other knows, and exits 3.
     """
     settings = settings_of(context, broker_url=broker, store_url=store)
     workflow_ids = [check_id(text, "--workflow-id") for text in workflow_id or ()]
@@ -116,8 +116,10 @@ def _look(broker: Broker | None, settings: Settings, workflow_ids: list[str], li
 
     with _store(settings) as opened:
         store: Store | StoreUnavailable = opened
+        only: list[str] | None = None
         if settings.tenant_id is not None:
-            store, workflow_ids = _of_tenant(opened, settings.tenant_id, workflow_ids)
+            store, only = _of_tenant(opened, settings.tenant_id, workflow_ids)
+            workflow_ids = workflow_ids and (only or [_NO_RUN])
         overview = survey(
             broker,
             store,
@@ -125,22 +127,40 @@ def _look(broker: Broker | None, settings: Settings, workflow_ids: list[str], li
             namespace=settings.namespace,
             buckets=settings.buckets,
             workflow_ids=workflow_ids,
+            only=only,
             limit=limit,
         )
-    known = tuple(view for view in overview.workflows if view.workflow_id != _NO_RUN)
-    return replace(overview, workflows=known)
+        known = tuple(view for view in overview.workflows if view.workflow_id != _NO_RUN)
+        return replace(overview, workflows=_with_statuses(store, known, settings.lost_after_s))
+
+
+def _with_statuses(
+    store: Store | StoreUnavailable, views: tuple[WorkflowView, ...], lost_after_s: float
+) -> tuple[WorkflowView, ...]:
+    """The views with how their runs read, where the store can say."""
+    from provd.query.runs import read_statuses
+
+    if isinstance(store, StoreUnavailable):
+        return views
+    try:
+        statuses = read_statuses(store, [view.workflow_id for view in views], lost_after_s=lost_after_s)
+    except StoreUnavailable:
+        return views
+    return tuple(replace(view, status=statuses.get(view.workflow_id)) for view in views)
 
 
 def _of_tenant(
     store: Store | StoreUnavailable, tenant_id: str, workflow_ids: list[str]
 ) -> tuple[Store | StoreUnavailable, list[str]]:
-    """The store as the tenant sees it, and its runs: streams do not say whose they are, only the store does."""
+    """The store as the tenant sees it, and its runs, of these if some are given: streams do not say whose they are, only
+    the store does.
+    """
     from provd.query.tenant import scoped
 
     if isinstance(store, StoreUnavailable):
-        return store, [_NO_RUN]
+        return store, []
     tenants = scoped(store, tenant_id)
-    return tenants, tenants.run_ids(workflow_ids) or [_NO_RUN]
+    return tenants, tenants.run_ids(workflow_ids)
 
 
 def _show(overview: Overview, *, json: bool, watch: bool) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from provd.cli import human, output
-from provd.cli.output import Column
-from provd.common.record import Record
+from provd.cli.output import STATUS_STYLES, Column
+from provd.common.record import Record, Status
 from provd.consumer.broker import SAFE_POLICY
 from provd.consumer.overview import ConsumerView, Overview, ServiceView, WorkflowView
 
@@ -18,6 +18,8 @@ _STALE_S = 3600.0
 _TIGHT = 0.8
 
 _STATES = {"running": "green", "silent": "bold magenta", "stopped": "dim"}
+
+_GOES_ON = (Status.SUBMITTED.value, Status.RUNNING.value)
 
 #: What nobody could say.
 _UNKNOWN = "?"
@@ -38,7 +40,10 @@ def overview_document(overview: Overview) -> Record:
         "store": _service_document(overview.store),
         "workflows": [_present(asdict(view)) for view in overview.workflows],
         "others": overview.others,
+        "unseen": overview.unseen,
     }
+    if overview.whole is not None:
+        document["whole"] = overview.whole
     if overview.consumers is not None:
         document["consumers"] = [_present(asdict(view)) for view in overview.consumers]
     return document
@@ -51,6 +56,7 @@ def print_overview(overview: Overview, *, dated: bool = False) -> None:
     output.print_fields([("Redis", _redis_line(overview)), ("store", _service_line(overview.store))])
     _print_consumers(overview)
     _print_workflows(overview)
+    _print_rest(overview)
     for line in _advice(overview):
         output.print_line(line, style="yellow")
     if dated:
@@ -118,14 +124,17 @@ def _consumer_row(one: ConsumerView, *, wide: bool) -> list[str]:
 
 def _print_workflows(overview: Overview) -> None:
     if not overview.workflows:
-        empty = "nothing is under way" if overview.reachable else "nothing is known of any workflow"
-        output.print_line(f"\n{empty}")
+        output.print_line(f"\n{_nothing(overview)}")
         return
     views = overview.workflows
     wide = output.width() >= output.WIDE
     columns = [Column("workflow", folds=True)]
     cells: list[Callable[[WorkflowView], str]] = [lambda view: view.workflow_id]
-    for header, cell, always in _figures(wide=wide):
+    if any(view.status for view in views):
+        columns.append(Column("status", firm=True, styles=STATUS_STYLES))
+        cells.append(lambda view: view.status or "")
+    waits = any(view.frames is not None for view in views)
+    for header, cell, always in _figures(wide=wide, waits=waits):
         if always or any(cell(view) not in ("", "0") for view in views):
             columns.append(Column(header, right=header != "campaign", firm=header != "campaign"))
             cells.append(cell)
@@ -136,26 +145,59 @@ def _print_workflows(overview: Overview) -> None:
         )
 
 
-def _figures(*, wide: bool) -> list[tuple[str, Callable[[WorkflowView], str], bool]]:
-    """Header, cell, and whether the column stands also where it is empty throughout."""
+def _nothing(overview: Overview) -> str:
+    if overview.reachable:
+        return "nothing is under way"
+    return "the store knows of nothing under way" if overview.store.up else "nothing is known of any workflow"
+
+
+def _print_rest(overview: Overview) -> None:
+    """What is not listed."""
+    if overview.whole:
+        ended = human.many(overview.whole, "run")
+        output.print_line(f"{ended} ended and wholly stored: `-w ID` shows any one", style="dim")
+    if overview.unseen:
+        older = human.many(overview.unseen, "older run")
+        output.print_line(f"{older} not looked at: --limit 0 does", style="dim")
+
+
+def _figures(*, wide: bool, waits: bool) -> list[tuple[str, Callable[[WorkflowView], str], bool]]:
+    """Header, cell, and whether the column stands also where it is empty throughout; `waits`: there are streams."""
     spools: list[tuple[str, Callable[[WorkflowView], str], bool]] = [
         ("in producers' spools", lambda view: _count(view.spooled), False),
         ("in consumers' spools", lambda view: _count(view.held), False),
     ]
+    absent: list[tuple[str, Callable[[WorkflowView], str], bool]] = [
+        ("unclosed", lambda view: _after_end(view, view.unclosed), False),
+        ("ranks unseen", lambda view: _after_end(view, view.missing_ranks), False),
+    ]
     if not wide:
         spools = [("spooled", lambda view: _count(_sum(view.spooled, view.held)), False)]
+        # A rank that never appeared has not closed either.
+        absent = [("unclosed", lambda view: _after_end(view, _sum(view.unclosed, view.missing_ranks)), False)]
     return [
         *([("campaign", lambda view: view.campaign_id or "", False)] if wide else []),
-        ("frames", lambda view: "" if view.frames is None else f"{view.frames:,}", True),
-        ("pending", lambda view: "" if view.pending is None else f"{view.pending:,}", True),
-        ("oldest", lambda view: human.duration(view.oldest_s) if view.frames else "", True),
-        ("produced", lambda view: _count(view.produced), wide),
+        ("frames", lambda view: "" if view.frames is None else f"{view.frames:,}", waits),
+        *(
+            [("pending", lambda view: "" if view.pending is None else f"{view.pending:,}", waits)]
+            if wide
+            else []
+        ),
+        ("oldest", lambda view: human.duration(view.oldest_s) if view.frames else "", waits),
+        *([("produced", lambda view: _count(view.produced), wide)] if wide or not waits else []),
         ("stored", lambda view: _count(view.stored), True),
         *spools,
         ("quarantined", lambda view: _count(view.quarantined), False),
         ("dropped", lambda view: _count(view.dropped), False),
-        ("missing", lambda view: "" if view.missing is None else f"{view.missing:,}", False),
+        # What waits in a stream is not missing.
+        ("missing", lambda view: "" if view.frames is not None else _count(view.missing), False),
+        *absent,
     ]
+
+
+def _after_end(view: WorkflowView, number: int | None) -> str:
+    """What is in order while a run goes on."""
+    return f"{number:,}" if number is not None and view.status not in (None, *_GOES_ON) else ""
 
 
 def _count(number: int | None) -> str:
@@ -182,6 +224,11 @@ def _advice(overview: Overview) -> list[str]:
     if any(view.spooled for view in overview.workflows):
         lines.append(
             "in producers' spools: they ship it themselves; of ended ones `provd replay --recover DIR` does"
+        )
+    if any(view.missing for view in overview.workflows):
+        lines.append(
+            "missing: `provd runs verify ID` names them; what a producer kept on its disk,"
+            " `provd replay --recover DIR` brings in"
         )
     if any(view.quarantined for view in overview.workflows):
         lines.append("quarantined: `provd quarantine list` says why, `provd quarantine retry` tries again")

@@ -1,11 +1,14 @@
-"""SIGTERM and Ctrl-C as a wish to end, for commands that finish what they have in hand."""
+"""SIGTERM and Ctrl-C as a wish to end: of commands that finish what they have in hand, and of all others."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from provd.cli.exits import TERMINATED
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -23,3 +26,26 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the command as Ctrl-C does, by an exception: what it has begun to write is taken away.
+
+    Who ignores SIGTERM goes on ignoring it.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    # `timeout` and schedulers send it twice, to the process and to its group: the second must not cut the cleaning short.
+    signal.signal(number, lambda *_: None)
+    raise SystemExit(TERMINATED)

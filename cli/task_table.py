@@ -8,10 +8,20 @@ from provd.cli import human, output
 from provd.cli.lines import Lines
 from provd.cli.output import STATUS_STYLES, Column
 from provd.common.record import Record
+from provd.query.failure import read_failure
+
+#: What is told below a narrow list, of tasks with which status.
+_SECTIONS = {
+    "What failed": ("ERROR",),
+    "What was cancelled": ("CANCELLED",),
+    "What was skipped": ("SKIPPED",),
+}
+
+_ENDED_BADLY = ("ERROR", "CANCELLED")
 
 
 def print_tasks(tasks: Sequence[Record]) -> None:
-    """The list; a narrow one leaves out values, and names the messages of failed tasks below."""
+    """The list; a narrow one leaves out values, and says below how tasks failed."""
     wide = output.width() >= output.WIDE
     columns = [
         Column("task", folds=True),
@@ -32,12 +42,30 @@ def print_tasks(tasks: Sequence[Record]) -> None:
         ]
         rows.append(row + ([human.pairs(task.get("used")), _outcome(task)] if wide else []))
     output.print_table(columns, rows)
-    failed = [task for task in tasks if task.get("stderr")]
-    if failed and not wide:
-        messages = [[task["task_id"], _outcome(task)] for task in failed]
-        output.print_table(
-            [Column("task", firm=True), Column("message", folds=True)], messages, title="What failed"
-        )
+    if not wide:
+        for title, statuses in _SECTIONS.items():
+            _print_messages(title, [task for task in tasks if task.get("status") in statuses])
+
+
+def _print_messages(title: str, tasks: Sequence[Record]) -> None:
+    """How tasks failed, a line or two each; those that say the same stand together."""
+    alike: dict[str, list[str]] = {}
+    for task in tasks:
+        failure = read_failure(task)
+        if failure is not None:
+            alike.setdefault(failure.headline, []).append(task["task_id"])
+    if not alike:
+        return
+    tasks_shown = [task_ids[0] for task_ids in alike.values()]
+    room = output.width() - max(len(output.one_line(task_id)) for task_id in tasks_shown) - 2
+    messages = [
+        output.within(f"{len(task_ids):,} times {message}" if len(task_ids) > 1 else message, room)
+        for message, task_ids in alike.items()
+    ]
+    columns = [Column("task", firm=True), Column("message", folds=True)]
+    output.print_table(columns, zip(tasks_shown, messages), title=title)
+    if any(shown.endswith("…") for shown in messages):
+        output.print_line("cut off here: --json has the whole message")
 
 
 class TaskLines:
@@ -64,6 +92,5 @@ def _line(task: Record) -> list[str]:
 
 def _outcome(task: Record) -> str:
     """What the task made, or how it failed."""
-    if task.get("stderr") and not task.get("generated"):
-        return str(task["stderr"]).strip().splitlines()[-1]
-    return human.pairs(task.get("generated"))
+    failure = read_failure(task) if task.get("status") in _ENDED_BADLY or not task.get("generated") else None
+    return human.pairs(task.get("generated")) if failure is None else human.cell(failure.headline)

@@ -13,9 +13,10 @@ from provd.cli.options import CampaignOption, JsonOption, StoreOption, settings_
 from provd.common.errors import UsageError
 
 if TYPE_CHECKING:
+    from provd.cli.rows import Seen
     from provd.common.record import Record
     from provd.query.tasks import TaskQuestion
-    from provd.store.interface import Store
+    from provd.store.interface import Sort, Store
 
 _FORMATS = ("table", "json", "csv", "parquet")
 
@@ -99,6 +100,7 @@ def tasks(
     json: JsonOption = False,
 ) -> None:
     """List tasks, the one that started last first."""
+    from provd.cli.rows import Seen
     from provd.cli.services import open_store
     from provd.query.filters import parse_fields, parse_sort
     from provd.query.latest import LATEST_FIRST
@@ -135,7 +137,9 @@ def tasks(
             limit=number if percent is not None else number and number + 1,
             lost_after_s=settings.lost_after_s,
         )
-        _give(found, number, form, chosen, to)
+        seen = Seen()
+        _give(seen.watching(found), number, form, chosen, to)
+        _say_unknown(opened, question, order, seen)
 
 
 def _format(format: str | None, *, json: bool, to: str | None, follow: bool) -> str:
@@ -223,6 +227,23 @@ def _give(found: Iterator[Record], limit: int, form: str, fields: list[str] | No
         print_records(rows, fields)
     else:
         print_tasks(rows)
+
+
+def _say_unknown(store: Store, question: TaskQuestion, order: Sort, seen: Seen) -> None:
+    """Say which names of the question no task has: where nothing was found, and where a field put nothing in order."""
+    from provd.cli import output
+    from provd.common import names
+    from provd.query.unknown_names import named_fields, unknown_activity, unknown_fields
+
+    asked = [field for field, _ in order]
+    if not seen.rows:
+        asked = [*named_fields(question.where or {}), *asked]
+        if question.workflow_id is not None and question.activity_id is not None:
+            said = unknown_activity(store, question.workflow_id, question.activity_id)
+            if said is not None:
+                output.say(said)
+    for line in unknown_fields(names.TASKS, asked, seen.fields):
+        output.say(line)
 
 
 def _follow(

@@ -43,6 +43,17 @@ def new_producer_id() -> str:
     return _base32(time.time_ns() // 1_000_000, _TIME_CHARS) + _random(_RANDOM_CHARS)
 
 
+def born_ms(producer_id: str) -> int | None:
+    """The milliseconds of a producer's birth, as its id says; None for an id of another form."""
+    stamp = producer_id[:_TIME_CHARS]
+    if len(producer_id) != _TIME_CHARS + _RANDOM_CHARS or not set(stamp) <= set(_ALPHABET):
+        return None
+    number = 0
+    for char in stamp:
+        number = number * 32 + _ALPHABET.index(char)
+    return number
+
+
 def new_workflow_id() -> str:
     """16 random characters."""
     return _random(_WORKFLOW_CHARS)

@@ -6,8 +6,8 @@ aware datetime in whole milliseconds, list, and dict with keys of any of the has
 portable form (what both stores keep)           stands for
 {"~int": "0x1f…"}                               an int outside 64 bits
 {"~str": <bytes>}                               text with lone surrogates, as UTF-8 with `surrogatepass`
-{"~map": [[key, value], …]}                     a dict with a key that is not text, holds a NUL or a lone surrogate,
-                                                or begins with `$` or `~`
+{…, "~map": [[key, value], …]}                  a dict, of which these keys are not text, hold a NUL or a lone
+                                                surrogate, or begin with `$` or `~`; the others stay beside it
 
 JSON form, on top (MongoDB Extended JSON)
 {"$date": "2026-11-20T14:03:00.250Z"}           an aware datetime (read also: a number of UTC milliseconds)
@@ -15,8 +15,9 @@ JSON form, on top (MongoDB Extended JSON)
 {"$numberDouble": "NaN"}                        NaN, Infinity, -Infinity
 
 - `from_portable(to_portable(v)) == v` and `from_json(to_json(v)) == v` for every value above (tuples inside keys
-  stay tuples).
+  stay tuples; keys that are kept as pairs come behind the others).
 - A user's dict never reads back as anything else: keys that look like tags are always escaped.
+- A plain key stays where it can be asked for, whatever stands beside it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ _INT64_MAX = (1 << 63) - 1
 #: Types whose subclasses are recorded as the type itself.
 _BASES: tuple[Any, ...] = (bool, int, float, str, bytes, dict, list, tuple)
 
-_TAGS = frozenset({"~int", "~str", "~map"})
+#: The key of the pairs whose keys are not plain.
+PAIRS = "~map"
+
+_TAGS = frozenset({"~int", "~str", PAIRS})
 
 #: Types that go into JSON as they are, or by the encoder's own question what to make of them.
 _JSON = frozenset({type(None), bool, float, bytes, datetime})
@@ -54,9 +58,11 @@ def to_portable(value: Any) -> Any:
     if kind is int:
         return value if _INT64_MIN <= value <= _INT64_MAX else {"~int": hex(value)}
     if kind is dict:
-        if all(is_plain_key(key) for key in value):
-            return {key: to_portable(item) for key, item in value.items()}
-        return {"~map": [[to_portable(key), to_portable(item)] for key, item in value.items()]}
+        plain = {key: to_portable(item) for key, item in value.items() if is_plain_key(key)}
+        if len(plain) < len(value):
+            odd = ((key, item) for key, item in value.items() if not is_plain_key(key))
+            plain[PAIRS] = [[to_portable(key), to_portable(item)] for key, item in odd]
+        return plain
     if kind is list or kind is tuple:
         return [to_portable(item) for item in value]
     return _to_portable_subclass(value)
@@ -77,7 +83,8 @@ def from_portable(value: Any) -> Any:
             ((key, item),) = value.items()
             if key in _TAGS:
                 return _from_tag(key, item)
-        return {key: from_portable(item) for key, item in value.items()}
+        plain = {key: from_portable(item) for key, item in value.items() if key != PAIRS}
+        return plain if len(plain) == len(value) else {**plain, **_from_tag(PAIRS, value[PAIRS])}
     if kind is list:
         return [from_portable(item) for item in value]
     return value
@@ -88,7 +95,7 @@ def _from_tag(tag: str, body: Any) -> Any:
         return int(body, 16)
     if tag == "~str" and isinstance(body, bytes):
         return body.decode("utf-8", "surrogatepass")
-    if tag == "~map" and type(body) is list:
+    if tag == PAIRS and type(body) is list:
         return {as_key(from_portable(pair[0])): from_portable(pair[1]) for pair in body}
     raise ValueError(f"the tag {tag} with a {type(body).__name__} in it")
 

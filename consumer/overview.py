@@ -1,14 +1,15 @@
 """What is under way, for people: per workflow what waits where, the consumers, the two services.
 
 - Only reads, in Redis and in the store, and asks little: 10,000 streams are measured in chunks, and only the workflows
-  that are shown have their books read.
+  that are shown, and the latest in the store, have their books read.
+- Every workflow that is not known to be over and whole is shown (`provd.store.unfinished`), the others are counted.
 - One service away: what the other knows is shown, and what nobody knows is None, never 0.
 - Ages are by Redis' clock, or by the store's clock and the consumers' marks; never by this machine's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -19,14 +20,15 @@ from provd.common.ranges import Ranges
 from provd.common.record import Record
 from provd.consumer.backlog import Waiting, look_at, read_lengths
 from provd.consumer.broker import Broker, Memory
-from provd.store.books import read_books
+from provd.store.books import WorkflowBooks, read_several_books
 from provd.store.interface import Store
+from provd.store.unfinished import Unfinished, portions, read_unfinished
 
 #: Seconds since a consumer's last mark after which it counts as silent: marks come every three.
 SILENT_S = 30.0
 
-#: Workflows without a stream that are looked through for trouble, those with the latest beats first.
-_LOOKED_THROUGH = 200
+#: Runs that are looked through for what is not over and whole, the latest.
+_LOOKED_THROUGH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class WorkflowView:
 
     workflow_id: str
     campaign_id: str | None = None
+    #: How it reads, where somebody has asked the store.
+    status: str | None = None
     frames: int | None = None
     pending: int | None = None
     oldest_s: float | None = None
@@ -59,12 +63,10 @@ class WorkflowView:
     quarantined: int | None = None
     dropped: int | None = None
     missing: int | None = None
+    #: Producers that have not closed, and ranks that have not appeared.
+    unclosed: int | None = None
+    missing_ranks: int | None = None
     dropped_reasons: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def has_trouble(self) -> bool:
-        """Whether something of it is not simply on its way."""
-        return any((self.spooled, self.held, self.quarantined, self.dropped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,11 @@ class ConsumerView:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """All of it at one moment. `others` counts workflows that were left out."""
+    """All of it at one moment. `others` counts workflows that were left out.
+
+    `whole` counts runs that are over and wholly stored, None where that was not asked or could not be answered; `unseen`
+    older runs that were not looked at.
+    """
 
     at: datetime
     broker: ServiceView
@@ -93,6 +99,8 @@ class Overview:
     others: int
     #: None when the store could not be asked.
     consumers: tuple[ConsumerView, ...] | None
+    whole: int | None = None
+    unseen: int = 0
 
     @property
     def reachable(self) -> bool:
@@ -116,10 +124,14 @@ def survey(
     namespace: str,
     buckets: int,
     workflow_ids: Sequence[str] = (),
+    only: Collection[str] | None = None,
     limit: int = 0,
 ) -> Overview:
-    """Look at everything once. `buckets` counts where Redis has none set. `broker` None: there is none. `workflow_ids` empty: all that have something to tell."""
-    in_redis = _look_at_redis(broker, namespace, buckets, workflow_ids)
+    """Look at everything once. `buckets` counts where Redis has none set. `broker` None: there is none.
+
+    `workflow_ids` empty: all that are not over and whole; of streams, those of `only` these workflows.
+    """
+    in_redis = _look_at_redis(broker, namespace, buckets, workflow_ids or only)
     views = [
         WorkflowView(
             names.workflow_of_stream(stream),
@@ -135,15 +147,19 @@ def survey(
         if isinstance(store, StoreUnavailable)
         else ServiceView(store.url)
     )
-    consumers: tuple[ConsumerView, ...] | None = None
     if not isinstance(store, StoreUnavailable):
         try:
-            views += _without_stream(store, {view.workflow_id for view in views}, workflow_ids)
-            views, others = _chosen(views, limit)
-            views = [_with_books(store, view, redis_up=in_redis.view.up) for view in views]
+            found = _not_whole(store, workflow_ids, limit)
+            known = {view.workflow_id for view in views}
+            others_ids = workflow_ids or [books.workflow_id for books in found.books]
+            views += [WorkflowView(workflow_id) for workflow_id in others_ids if workflow_id not in known]
+            chosen, others = _chosen(views, limit)
+            shown = _with_books(store, chosen, found.books, redis_up=in_redis.view.up)
             consumers = tuple(_consumer(mark) for mark in store.consumers())
-            shown = [view for view in views if view.frames is not None or view.has_trouble or workflow_ids]
-            return Overview(at, in_redis.view, store_view, in_redis.memory, tuple(shown), others, consumers)
+            whole = None if workflow_ids else found.whole
+            return Overview(
+                at, in_redis.view, store_view, in_redis.memory, shown, others, consumers, whole, found.unseen
+            )
         except StoreUnavailable as error:
             store_view = ServiceView(store.url, error.reason)
     views, others = _chosen(views, limit)
@@ -156,25 +172,24 @@ def survey(
 
 
 def _look_at_redis(
-    broker: Broker | None, namespace: str, buckets: int, workflow_ids: Sequence[str]
+    broker: Broker | None, namespace: str, buckets: int, wanted: Collection[str] | None
 ) -> _InRedis:
     if broker is None:
         return _InRedis(ServiceView(""))
     try:
         memory = broker.memory()
-        lengths = read_lengths(broker, _streams(broker, namespace, buckets, workflow_ids))
+        lengths = read_lengths(broker, _streams(broker, namespace, buckets, wanted))
         return _InRedis(ServiceView(broker.url), memory, look_at(broker, lengths))
     except BrokerUnavailable as error:
         return _InRedis(ServiceView(broker.url, error.reason))
 
 
-def _streams(broker: Broker, namespace: str, buckets: int, workflow_ids: Sequence[str]) -> list[str]:
-    """The streams there are; unlike a consumer's registry this sets nothing."""
+def _streams(broker: Broker, namespace: str, buckets: int, wanted: Collection[str] | None) -> list[str]:
+    """The streams there are, of these workflows if they are given; unlike a consumer's registry this sets nothing."""
     buckets = int(broker.ask("GET", names.buckets_key(namespace)) or buckets)
     replies = broker.run([("SMEMBERS", names.registry_key(namespace, bucket)) for bucket in range(buckets)])
     found = [key.decode("utf-8", "replace") for reply in replies for key in broker.sound(reply)]
-    wanted = set(workflow_ids)
-    return sorted(key for key in found if not wanted or names.workflow_of_stream(key) in wanted)
+    return sorted(key for key in found if wanted is None or names.workflow_of_stream(key) in wanted)
 
 
 def _campaign_of(stream: str) -> str | None:
@@ -218,51 +233,60 @@ def _ranges(spans: Iterable[Any]) -> Ranges:
 # --- the store -------------------------------------------------------------------------------------------------
 
 
-def _without_stream(store: Store, known: set[str], workflow_ids: Sequence[str]) -> list[WorkflowView]:
-    """Workflows that have no stream (any more), and something to tell: asked for, quarantined, spooled, dropped."""
+def _not_whole(store: Store, workflow_ids: Sequence[str], limit: int) -> Unfinished:
+    """What is to be shown though it has no stream (any more); nobody is looked for who is asked for by name."""
     if workflow_ids:
-        return [WorkflowView(workflow_id) for workflow_id in workflow_ids if workflow_id not in known]
-    by_workflow = [{"$group": {"_id": "$workflow_id"}}]
-    found = {row["_id"]: None for row in store.aggregate(names.QUARANTINE, by_workflow) if row.get("_id")}
-    troubled: dict[str, Any] = {"$or": [{"spooled": {"$ne": []}}, {"dropped": {"$ne": []}}]}
-    fields = ("workflow_id", "beat_at")
-    for beat in store.find(
-        names.BEATS, troubled, fields=fields, sort=[("beat_at", -1)], limit=_LOOKED_THROUGH
-    ):
-        found[beat["workflow_id"]] = None
-    return [WorkflowView(workflow_id) for workflow_id in found if workflow_id not in known]
+        return Unfinished((), 0, 0)
+    return read_unfinished(store, among=_LOOKED_THROUGH if limit else 0)
 
 
-def _with_books(store: Store, view: WorkflowView, *, redis_up: bool) -> WorkflowView:
-    books = read_books(store, view.workflow_id, count_tasks=False)
+def _with_books(
+    store: Store, views: Sequence[WorkflowView], read: Iterable[WorkflowBooks], *, redis_up: bool
+) -> tuple[WorkflowView, ...]:
+    """The views with what the books say; those that have been read are not read again."""
+    books = {one.workflow_id: one for one in read}
+    for some in portions([view.workflow_id for view in views if view.workflow_id not in books]):
+        books |= read_several_books(store, some)
+    campaigns: dict[str, str | None] = {}
+    for some in portions([view.workflow_id for view in views if view.campaign_id is None]):
+        where = {"workflow_id": {"$in": list(some)}}
+        for record in store.find(names.WORKFLOWS, where, fields=("workflow_id", "campaign_id")):
+            campaigns[record["workflow_id"]] = record.get("campaign_id")
+    return tuple(
+        _told_by_books(
+            replace(view, campaign_id=view.campaign_id or campaigns.get(view.workflow_id)),
+            books[view.workflow_id],
+            redis_up=redis_up,
+        )
+        for view in views
+    )
+
+
+def _told_by_books(view: WorkflowView, books: WorkflowBooks, *, redis_up: bool) -> WorkflowView:
     held = books.total("held")
-    campaign = view.campaign_id or _campaign_in(store, view.workflow_id)
     missing = books.total("missing")
+    # What waits in Redis is on its way, not missing; only without a stream is the rest gone.
+    certain = view.frames is None and (redis_up or not missing)
     return replace(
         view,
-        campaign_id=campaign,
         produced=books.total("produced"),
         stored=books.total("stored"),
         spooled=books.total("spooled") - held,
         held=held,
         quarantined=books.total("quarantined") + books.unattributed,
         dropped=books.total("dropped"),
-        # What waits in Redis is on its way, not missing; only without a stream is the rest gone.
-        missing=missing if redis_up and view.frames is None else None,
+        missing=missing if certain else None,
+        unclosed=len(books.unclosed),
+        missing_ranks=len(books.missing_ranks),
         dropped_reasons=books.dropped_reasons,
     )
 
 
-def _campaign_in(store: Store, workflow_id: str) -> str | None:
-    where = {"workflow_id": workflow_id}
-    for record in store.find(names.WORKFLOWS, where, fields=("campaign_id",), limit=1):
-        return record.get("campaign_id")
-    return None
-
-
 def _chosen(views: list[WorkflowView], limit: int) -> tuple[list[WorkflowView], int]:
-    """Those with the oldest frame, then those with the most frames, then the rest; and how many were left out."""
-    ordered = sorted(views, key=lambda view: (-(view.oldest_s or 0.0), -(view.frames or 0), view.workflow_id))
+    """Those with the oldest frame, then those with the most frames, then the rest as they come; and how many were left
+    out.
+    """
+    ordered = sorted(views, key=lambda view: (-(view.oldest_s or 0.0), -(view.frames or 0)))
     return (ordered[:limit], max(0, len(ordered) - limit)) if limit else (ordered, 0)
 
 

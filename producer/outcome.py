@@ -70,7 +70,7 @@ def outcome_of(error: BaseException | None) -> Outcome:
     if isinstance(error, SystemExit):
         if error.code is None or error.code == 0:
             return FINISHED
-        return Outcome(Status.ERROR, _head(f"SystemExit: {_text_of(error.code)}"))
+        return Outcome(Status.ERROR, _head(f"SystemExit: {_text_of(error.code)}"), _traceback_of(error))
     if isinstance(error, Terminated):
         return Outcome(Status.CANCELLED, "ended by SIGTERM")
     if isinstance(error, KeyboardInterrupt) or _is_cancellation(error):

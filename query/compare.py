@@ -15,6 +15,7 @@ from typing import Any
 
 from provd.common import names, values
 from provd.common.record import Record
+from provd.query import notebook
 from provd.query.runs import LOST_AFTER_S
 from provd.query.summary import ActivitySummary, RunSummary, summarise_run
 from provd.store.interface import Store
@@ -31,6 +32,10 @@ _FIELDS = ("name", "campaign_id", "argv", "cwd", "user", "hostname", "input_fing
 
 #: What is read of a task.
 _TASK_FIELDS = ("task_id", "activity_id", "used", "generated", "status")
+
+#: Columns in a notebook.
+_COLUMNS = ("part", "name", "A", "B")
+_RESULT_COLUMNS = ("activity_id", "used", "status_a", "generated_a", "status_b", "generated_b")
 
 _ABSENT = object()
 
@@ -81,7 +86,7 @@ class Results:
     examples: tuple[ResultDifference, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
     """Two runs; every list holds what differs."""
 
@@ -104,6 +109,37 @@ class Comparison:
         tasks = any(_counts(one.a) != _counts(one.b) for one in self.activities)
         found = self.results
         return not (told or tasks or found.differing or found.only_a or found.only_b) and found.compared
+
+    def __repr__(self) -> str:
+        return f"<{self._described()}>"
+
+    def _repr_html_(self) -> str:
+        fields = [{"part": one.part, "name": one.name, "A": one.a, "B": one.b} for one in self._differences()]
+        activities = [
+            {"part": "activity", "name": one.activity_id, "A": _figures(one.a), "B": _figures(one.b)}
+            for one in self.activities
+        ]
+        tables = notebook.first_rows(_COLUMNS, [*fields, *activities], self._described())
+        results = [{name: getattr(one, name) for name in _RESULT_COLUMNS} for one in self.results.examples]
+        if not results:
+            return tables
+        differing = self.results.differing
+        more = f", the first {len(results)} of {differing:,}" if differing > len(results) else ""
+        return tables + notebook.table(_RESULT_COLUMNS, results, f"Results{more}")
+
+    def _differences(self) -> tuple[Difference, ...]:
+        return (*self.run, *self.args, *self.code, *self.environment, *self.counts)
+
+    def _described(self) -> str:
+        runs = f"Comparison of {notebook.short(self.a)} and {notebook.short(self.b)}"
+        if self.same:
+            return f"{runs}: nothing differs but times"
+        found = self.results
+        results = f"{found.differing:,} of {found.matched:,}" if found.compared else "not compared"
+        counts = (
+            f"fields {len(self._differences()):,}, activities {len(self.activities):,}, results {results}"
+        )
+        return f"{runs}: differing {counts}"
 
 
 def compare_runs(
@@ -184,6 +220,14 @@ def _activities(first: RunSummary, second: RunSummary) -> tuple[ActivityDifferen
 
 def _counts(activity: ActivitySummary | None) -> dict[str, int]:
     return dict(activity.tasks) if activity is not None else {}
+
+
+def _figures(activity: ActivitySummary | None) -> Record | None:
+    """An activity in a notebook's cell."""
+    if activity is None:
+        return None
+    stats = activity.durations
+    return {**activity.tasks, **({} if stats is None else {"median": stats.median, "max": stats.max})}
 
 
 def _durations(activity: ActivitySummary | None) -> tuple[float, float] | None:

@@ -121,9 +121,9 @@ def _folder_of(stream: BinaryIO) -> str | None:
 
 def export_parquet(run: Exported, path: Path) -> Mapping[str, Any]:
     """The run's tasks as a table with types."""
-    from provd.query.tabular import write_parquet
+    from provd.query.tabular import fill_parquet
 
-    written = write_parquet(task_rows(run), path, columns=TASK_COLUMNS)
+    written = fill_parquet(task_rows(run), path, columns=TASK_COLUMNS)
     return {"tasks": written.rows, "columns": len(written.columns)}
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from provd.query.lineage_text import dot_text, mermaid_text
+from provd.query.lineage_text import LABEL_CHARS, dot_text, mermaid_text
 from provd.query.neighbours import CALL, DEPENDENCY, VALUE
 from provd.query.pictures import LETTER, document, path, plain, rect, shortened, text
-from provd.query.run_graph import Activity, RunGraph
+from provd.query.run_graph import Activity, Arrow, RunGraph
 
 _MERMAID_ARROWS = {VALUE: "-->", DEPENDENCY: "==>", CALL: "-.->"}
 _DOT_STYLES = {VALUE: "solid", DEPENDENCY: "bold", CALL: "dashed"}
-_WORDS = {VALUE: "values", DEPENDENCY: "dependencies", CALL: "calls"}
+#: What there is one of, and what there are several of.
+_WORDS = {VALUE: ("value", "values"), DEPENDENCY: ("dependency", "dependencies"), CALL: ("call", "calls")}
 
 #: Characters of a name in a picture.
 _NAME_CHARS = 36
@@ -28,10 +29,10 @@ def mermaid(graph: RunGraph) -> Iterator[str]:
     yield "flowchart TD"
     names = {one.activity_id: f"a{number}" for number, one in enumerate(graph.activities)}
     for one in graph.activities:
-        label = "<br/>".join(map(mermaid_text, (_name(one), _counted(one))))
+        label = "<br/>".join(map(mermaid_text, (_label(one), _counted(one))))
         yield f'  {names[one.activity_id]}["{label}"]'
     for arrow in graph.arrows:
-        label = mermaid_text(f"{arrow.count:,} {_WORDS[arrow.kind]}")
+        label = mermaid_text(_led(arrow))
         yield f'  {names[arrow.source]} {_MERMAID_ARROWS[arrow.kind]}|"{label}"| {names[arrow.target]}'
 
 
@@ -41,10 +42,10 @@ def dot(graph: RunGraph) -> Iterator[str]:
     yield "  node [shape=box];"
     names = {one.activity_id: f"a{number}" for number, one in enumerate(graph.activities)}
     for one in graph.activities:
-        label = r"\n".join(map(dot_text, (_name(one), _counted(one))))
+        label = r"\n".join(map(dot_text, (_label(one), _counted(one))))
         yield f'  {names[one.activity_id]} [label="{label}"];'
     for arrow in graph.arrows:
-        label = dot_text(f"{arrow.count:,} {_WORDS[arrow.kind]}")
+        label = dot_text(_led(arrow))
         ends = f"{names[arrow.source]} -> {names[arrow.target]}"
         yield f'  {ends} [label="{label}", style={_DOT_STYLES[arrow.kind]}];'
     yield "}"
@@ -69,8 +70,17 @@ def _name(one: Activity) -> str:
     return one.activity_id or "(no activity)"
 
 
+def _label(one: Activity) -> str:
+    return shortened(_name(one), LABEL_CHARS)
+
+
 def _counted(one: Activity) -> str:
     return ", ".join(f"{count:,} {status}" for status, count in one.tasks.items())
+
+
+def _led(arrow: Arrow) -> str:
+    one, several = _WORDS[arrow.kind]
+    return f"{arrow.count:,} {one if arrow.count == 1 else several}"
 
 
 def _width(one: Activity) -> float:
@@ -134,7 +144,7 @@ def _parts(
     for number, arrow in enumerate(graph.arrows):
         x1, y1 = places[arrow.source]
         x2, y2 = places[arrow.target]
-        words = f"{arrow.count:,} {_WORDS[arrow.kind]}"
+        words = _led(arrow)
         if y2 > y1:
             # Arrows of several kinds between two nodes lie beside each other.
             shift = 14.0 * (list(_WORDS).index(arrow.kind) - 1)

@@ -18,6 +18,7 @@ from typing import TypeAlias
 from provd.common import names
 from provd.common.errors import Ambiguous, NotFound
 from provd.common.record import Record
+from provd.query import notebook
 from provd.query.makers import find_maker, looks_like_file
 from provd.query.neighbours import (
     AT_ONCE,
@@ -45,6 +46,10 @@ LIMIT = 1000
 
 #: Links of one question that are read to say how many tasks made equal values.
 _CANDIDATES_MAX = 10_000
+
+#: Columns in a notebook.
+_NODE_COLUMNS = ("hop", "task_id", "activity_id", "status")
+_EDGE_COLUMNS = ("source", "kind", "key", "candidates", "target")
 
 #: Ids that an error lists.
 _LISTED = 10
@@ -80,7 +85,7 @@ class Stop:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Lineage:
     """An answer; `stopped_at` is empty where it is complete."""
 
@@ -88,6 +93,20 @@ class Lineage:
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     stopped_at: tuple[Stop, ...]
+
+    def __repr__(self) -> str:
+        return f"<{self._described()}>"
+
+    def _repr_html_(self) -> str:
+        nodes = [{name: getattr(node, name) for name in _NODE_COLUMNS} for node in self.nodes]
+        edges = [{name: getattr(edge, name) for name in _EDGE_COLUMNS} for edge in self.edges]
+        tables = notebook.first_rows(_NODE_COLUMNS, nodes, self._described())
+        return tables + notebook.first_rows(_EDGE_COLUMNS, edges, "Edges") if edges else tables
+
+    def _described(self) -> str:
+        more = ", ".join(f"{stop.direction} stopped by {stop.reason}" for stop in self.stopped_at)
+        counts = f"{notebook.many(self.nodes, 'task')}, {notebook.many(self.edges, 'edge')}"
+        return f"Lineage of {notebook.short(self.task_id)}: {counts}{f'; {more}' if more else ''}"
 
 
 Found: TypeAlias = Node | Edge | Stop

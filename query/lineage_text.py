@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from provd.common.record import Record
 from provd.query.lineage import Found, Lineage, Node, Stop
 from provd.query.neighbours import CALL, DEPENDENCY, VALUE, Edge
+from provd.query.pictures import plain, shortened
 from provd.store.links import FILE, KEY, OBJECT
 
 #: Characters of a label, and values that one arrow names.
-_LABEL_CHARS = 60
+LABEL_CHARS = 60
 _LABELS_MAX = 3
 
 _MERMAID_ARROWS = {VALUE: "-->", DEPENDENCY: "==>", CALL: "-.->"}
@@ -91,7 +92,7 @@ def _edge_document(edge: Edge) -> Record:
 def _parts(node: Node) -> tuple[str, ...]:
     if not node.record:
         return node.task_id, "not stored"
-    return node.activity_id or "?", node.task_id, node.status
+    return shortened(node.activity_id or "?", LABEL_CHARS), node.task_id, node.status
 
 
 def _arrows(lineage: Lineage) -> Iterator[tuple[Edge, Sequence[str]]]:
@@ -112,23 +113,17 @@ def _label(edge: Edge) -> str:
     if edge.key is None:
         return _WORDS[edge.kind]
     name = value_name(edge.key)
-    name = name if len(name) <= _LABEL_CHARS else f"…{name[1 - _LABEL_CHARS :]}"
+    name = name if len(name) <= LABEL_CHARS else f"…{name[1 - LABEL_CHARS :]}"
     return f"{name} (one of {edge.candidates})" if edge.candidates > 1 else name
-
-
-def _plain(text: str) -> str:
-    """Text without control characters and lone surrogates."""
-    shown = "".join(char if char.isprintable() else "\ufffd" for char in text)
-    return shown.encode("utf-8", "replace").decode()
 
 
 def mermaid_text(text: str) -> str:
     """Text inside the quotes of a Mermaid label."""
     return "".join(
-        char if char.isalnum() or char in " ./_-,:()…\ufffd" else f"#{ord(char)};" for char in _plain(text)
+        char if char.isalnum() or char in " ./_-,:()…\ufffd" else f"#{ord(char)};" for char in plain(text)
     )
 
 
 def dot_text(text: str) -> str:
     """Text inside the quotes of a DOT string."""
-    return _plain(text).replace("\\", "\\\\").replace('"', '\\"')
+    return plain(text).replace("\\", "\\\\").replace('"', '\\"')

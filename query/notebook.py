@@ -23,6 +23,12 @@ def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], caption: st
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def first_rows(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], caption: str) -> str:
+    """As many rows as are shown of a table that may be long; it says so where there are more."""
+    more = f", the first {SHOWN_ROWS} of {len(rows):,}" if len(rows) > SHOWN_ROWS else ""
+    return table(columns, rows[:SHOWN_ROWS], caption + more)
+
+
 def facts(items: Iterable[tuple[str, Any]], caption: str) -> str:
     """Names and values, those without a value left out."""
     body = "".join(
@@ -31,6 +37,11 @@ def facts(items: Iterable[tuple[str, Any]], caption: str) -> str:
         if value is not None and value != {}
     )
     return f"<table><caption>{escaped(caption)}</caption><tbody>{body}</tbody></table>"
+
+
+def many(items: Sequence[Any], noun: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{len(items):,} {noun}{'' if len(items) == 1 else 's'}"
 
 
 def escaped(value: Any) -> str:

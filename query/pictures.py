@@ -17,6 +17,9 @@ STATUS_COLOURS = {
 #: About the width of a letter of the size that is used.
 LETTER = 6.6
 
+#: Characters of what is shown when somebody points at a box or a line.
+_TIP_CHARS = 200
+
 
 def plain(text: str) -> str:
     """Text without control characters and lone surrogates, which no XML may hold."""
@@ -42,7 +45,7 @@ def rect(
     faint = f' fill-opacity="{opacity:.2f}"' if opacity < 1 else ""
     line = f' stroke="{stroke}"' if stroke else ""
     corner = f' rx="{round_by:g}"' if round_by else ""
-    inner = "" if title is None else f"<title>{escape(plain(title))}</title>"
+    inner = "" if title is None else f"<title>{_tip(title)}</title>"
     place = f'x="{x:.2f}" y="{y:.2f}" width="{max(width, 0.0):.2f}" height="{height:.2f}"'
     return f'<rect {place} fill="{fill}"{faint}{line}{corner}>{inner}</rect>'
 
@@ -56,11 +59,15 @@ def text(x: float, y: float, words: str, *, anchor: str = "start", bold: bool = 
 def path(points: str, *, dashed: bool = False, width: float = 1.2, title: str | None = None) -> str:
     """A line that ends in an arrow."""
     dashes = ' stroke-dasharray="5 3"' if dashed else ""
-    inner = "" if title is None else f"<title>{escape(plain(title))}</title>"
+    inner = "" if title is None else f"<title>{_tip(title)}</title>"
     return (
         f'<path d={quoteattr(points)} fill="none" stroke="#555555" stroke-width="{width:g}"{dashes}'
         f' marker-end="url(#arrow)">{inner}</path>'
     )
+
+
+def _tip(title: str) -> str:
+    return escape(shortened(plain(title), _TIP_CHARS))
 
 
 def document(width: float, height: float, parts: Iterable[str], title: str) -> str:

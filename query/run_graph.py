@@ -13,12 +13,16 @@ from dataclasses import dataclass
 
 from provd.common import names
 from provd.common.record import Record
+from provd.query import notebook
 from provd.query.neighbours import AT_ONCE, CALL, FIELDS, KINDS, Reader, batches, callers
 from provd.query.runs import in_rising_rank
 from provd.store.interface import Store
 
 #: Pairs of tasks that are counted: a value that thousands made and thousands used has millions.
 PAIRS_MAX = 2_000_000
+
+#: Columns in a notebook.
+_ARROW_COLUMNS = ("source", "kind", "target", "count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Arrow:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunGraph:
     """`from_outside` counts what tasks of other runs led to; `complete` is false where counting stopped before the end."""
 
@@ -66,6 +70,22 @@ class RunGraph:
             "from_outside": self.from_outside,
             "complete": self.complete,
         }  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<{self._described()}>"
+
+    def _repr_html_(self) -> str:
+        document = self.to_document()
+        tables = notebook.first_rows(("activity_id", "tasks"), document["activities"], self._described())
+        arrows = document["arrows"]
+        return tables + notebook.first_rows(_ARROW_COLUMNS, arrows, "Arrows") if arrows else tables
+
+    def _described(self) -> str:
+        number = len(self.activities)
+        activities = f"{number:,} activit{'y' if number == 1 else 'ies'}"
+        counts = f"{activities}, {notebook.many(self.arrows, 'arrow')}"
+        more = "" if self.complete else "; not all of it was counted"
+        return f"Graph of {notebook.short(self.workflow_id)}: {counts}{more}"
 
 
 def read_graph(

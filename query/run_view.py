@@ -12,10 +12,11 @@ from provd.common.record import Record
 from provd.query import notebook
 from provd.query.find import find_run
 from provd.query.frames import Frames
-from provd.query.runs import Run
+from provd.query.run_books import RunBooks
+from provd.query.runs import Run, read_children
 from provd.query.task_table import Tasks, tasks_of
 from provd.query.tasks import TaskQuestion
-from provd.store.books import WorkflowBooks, read_books
+from provd.store.books import read_books
 from provd.store.interface import Filter, Sort, Store
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ class RunView:
         return self._record
 
     @property
+    def parent_workflow_id(self) -> str | None:
+        """The run that started it; None where none did."""
+        return self.record.get("parent_workflow_id")
+
+    @property
     def args(self) -> Any:
         """The arguments that the run was started with."""
         return self.record.get("args")
@@ -153,15 +159,20 @@ class RunView:
             limit=limit,
         )
 
+    def children(self) -> Runs:
+        """The runs that it started, the latest first."""
+        found = read_children(self._store, self.workflow_id, lost_after_s=self._lost_after_s)
+        return Runs(self._store, found, self._lost_after_s)
+
     def summary(self) -> RunSummary:
         """What `provd runs show` shows: producers, activities with durations, errors in groups."""
         from provd.query.summary import summarise_run
 
         return summarise_run(self._store, self.workflow_id, lost_after_s=self._lost_after_s)
 
-    def verify(self) -> WorkflowBooks:
+    def verify(self) -> RunBooks:
         """The open books: where every message of every producer is; `.complete` says whether all is stored."""
-        return read_books(self._store, self.workflow_id)
+        return RunBooks.of(read_books(self._store, self.workflow_id))
 
     def lineage(
         self, task: str, *, up: bool = True, down: bool = False, depth: int = 10, limit: int = 1000

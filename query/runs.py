@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from provd.common import names
-from provd.common.record import LOST, Record, Status
+from provd.common.record import DEGRADED, LOST, Record, Status
 from provd.query.counts import Counts, sum_counts
 from provd.query.present import Watch, lost_producers, read_present
 from provd.query.state import State, derive_state
@@ -103,6 +103,41 @@ def read_run(
     counted = None if tasks is None else {workflow_id: dict(tasks)}
     workflows = found or [{"workflow_id": workflow_id}]
     return describe_runs(store, workflows, lost_after_s=lost_after_s, counted=counted)[0]
+
+
+def read_children(
+    store: Store, workflow_id: str, *, limit: int = 0, lost_after_s: float = LOST_AFTER_S
+) -> list[Run]:
+    """The runs that a run started, the latest first; `limit` 0 means all."""
+    started: Filter = {"parent_workflow_id": workflow_id}
+    found = store.find(
+        names.WORKFLOWS, started, sort=[("started_at", -1)], limit=limit, fields=WORKFLOW_FIELDS
+    )
+    return describe_runs(store, list(found), lost_after_s=lost_after_s)
+
+
+def read_statuses(
+    store: Store, workflow_ids: Sequence[str], *, lost_after_s: float = LOST_AFTER_S
+) -> dict[str, str]:
+    """How these runs read, those of which a record is there; no task is counted, only one that failed looked for."""
+    these: Filter = {"_id": {"$in": list(workflow_ids)}}
+    workflows = {
+        one["workflow_id"]: one for one in store.find(names.WORKFLOWS, these, fields=WORKFLOW_FIELDS)
+    }
+    asked = [workflows.get(workflow_id, {"workflow_id": workflow_id}) for workflow_id in workflow_ids]
+    runs = describe_runs(store, asked, lost_after_s=lost_after_s, counted={})
+    return {
+        run.workflow_id: DEGRADED
+        if run.status == Status.FINISHED.value and _has_failed_tasks(store, run.workflow_id)
+        else run.status
+        for run in runs
+        if run.producers or run.workflow_id in workflows
+    }
+
+
+def _has_failed_tasks(store: Store, workflow_id: str) -> bool:
+    failed: Filter = {"workflow_id": workflow_id, "status": Status.ERROR.value}
+    return any(True for _ in store.find(names.TASKS, failed, fields=("task_id",), limit=1))
 
 
 def describe_runs(

@@ -11,9 +11,12 @@ from typing import TypeAlias
 
 from provd.common import names
 from provd.common.record import ENDED, Record, Status
+from provd.query import notebook
 from provd.query.durations import DurationStats, measured, summarise_durations
+from provd.query.failure import read_failure
+from provd.query.failure_groups import FailureGroups
 from provd.query.present import Silence, read_present
-from provd.query.runs import LOST_AFTER_S, Run, in_rising_rank, read_run, tell_lost
+from provd.query.runs import LOST_AFTER_S, Run, in_rising_rank, read_children, read_run, tell_lost
 from provd.query.state import producer_status
 from provd.query.verify import hints, verdict
 from provd.store.books import WorkflowBooks, read_books
@@ -22,7 +25,12 @@ from provd.store.interface import Store
 #: Groups of errors that get an example.
 EXAMPLES = 20
 
-NO_MESSAGE = "(no message)"
+#: Runs that a run started that are described: the tasks of each are counted.
+CHILDREN = 100
+
+#: Columns in a notebook.
+_FIGURES = ("mean", "median", "p95", "max")
+_ERROR_COLUMNS = ("activity_id", "message", "count", "task_id")
 
 #: Told how many tasks have been looked at, and of about how many.
 Progress: TypeAlias = Callable[[int, int], None]
@@ -58,18 +66,27 @@ class ActivitySummary:
 
 @dataclass(frozen=True, slots=True)
 class ErrorGroup:
-    """Tasks of one activity that failed alike: `message` is the last line of what they said."""
+    """Tasks of one activity that failed alike, with the first of them as the example.
+
+    `message` is its exception on one line. Where they are known: `exception` is the type, `frame` where it was raised,
+    and `traceback` is there for the most frequent groups.
+    """
 
     activity_id: str
     message: str
     count: int
     task_id: str
     traceback: str | None
+    exception: str | None = None
+    frame: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunSummary:
-    """One run in detail; `workflow` is its record, empty while that has not arrived."""
+    """One run in detail; `workflow` is its record, empty while that has not arrived.
+
+    `other_errors` counts the failed tasks that are in none of `errors`, which has a ceiling.
+    """
 
     run: Run
     workflow: Record
@@ -79,6 +96,28 @@ class RunSummary:
     complete: bool
     verdict: str
     hints: tuple[str, ...] = ()
+    other_errors: int = 0
+    #: The runs that it started, the latest, and how many more there are.
+    children: tuple[Run, ...] = ()
+    more_children: int = 0
+
+    def __repr__(self) -> str:
+        run = f"{notebook.short(self.run.workflow_id)}: {self.run.status}"
+        errors = notebook.many(self.errors, "kind") + " of error"
+        return f"<Summary of {run}; {errors}; {notebook.short(self.verdict)}>"
+
+    def _repr_html_(self) -> str:
+        facts = {**self.run.to_document(), "books": self.verdict}
+        activities = [
+            {"activity_id": one.activity_id, "tasks": one.tasks,
+             **{name: getattr(one.durations, name, None) for name in _FIGURES}}
+            for one in self.activities
+        ]  # fmt: skip
+        errors = [{name: getattr(one, name) for name in _ERROR_COLUMNS} for one in self.errors]
+        tables = [notebook.facts(facts.items(), f"Run {self.run.workflow_id}")]
+        tables += [notebook.first_rows(("activity_id", "tasks", *_FIGURES), activities, "Activities")]
+        tables += [notebook.first_rows(_ERROR_COLUMNS, errors, "Errors")] if errors else []
+        return "".join(tables)
 
 
 def summarise_run(
@@ -96,16 +135,27 @@ def summarise_run(
         tasks.update(activity.tasks)
     run = read_run(store, workflow_id, lost_after_s=lost_after_s, tasks=tasks)
     workflow = next(iter(store.find(names.WORKFLOWS, {"_id": workflow_id}, limit=1)), {})
+    errors, other_errors = _errors(store, workflow_id)
+    children = read_children(store, workflow_id, limit=CHILDREN, lost_after_s=lost_after_s)
     return RunSummary(
         run=run,
         workflow=workflow,
         producers=_producers(store, books, lost_after_s),
         activities=activities,
-        errors=_errors(store, workflow_id),
+        errors=errors,
         complete=books.complete,
         verdict=verdict(books),
         hints=tuple(hints(books)),
+        other_errors=other_errors,
+        children=tuple(children),
+        more_children=_more_children(store, workflow_id, len(children)),
     )
+
+
+def _more_children(store: Store, workflow_id: str, described: int) -> int:
+    if described < CHILDREN:
+        return 0
+    return store.count(names.WORKFLOWS, {"parent_workflow_id": workflow_id}) - described
 
 
 def _producers(store: Store, books: WorkflowBooks, lost_after_s: float) -> tuple[ProducerSummary, ...]:
@@ -173,26 +223,27 @@ def _tell_lost(store: Store, workflow_id: str, counts: Mapping[str, Counter[str]
             tell_lost(of_activity, min(count, of_activity[Status.RUNNING.value]))
 
 
-def _errors(store: Store, workflow_id: str) -> tuple[ErrorGroup, ...]:
-    """Failed tasks by activity and message, the most frequent first; tracebacks are read only for the examples."""
+def _errors(store: Store, workflow_id: str) -> tuple[tuple[ErrorGroup, ...], int]:
+    """Failed tasks in groups, the most frequent first, and how many are in none; tracebacks are kept of few."""
     failed = {"workflow_id": workflow_id, "status": Status.ERROR.value}
-    counts: Counter[tuple[str, str]] = Counter()
-    examples: dict[tuple[str, str], str] = {}
-    for task in store.find(names.TASKS, failed, fields=("task_id", "activity_id", "stderr")):
-        group = (task.get("activity_id", ""), _last_line(task.get("stderr")))
-        counts[group] += 1
-        examples.setdefault(group, task["task_id"])
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    tracebacks = _tracebacks(store, [examples[group] for group, _ in ordered[:EXAMPLES]])
-    return tuple(
-        ErrorGroup(*group, count=count, task_id=examples[group], traceback=tracebacks.get(examples[group]))
-        for group, count in ordered
+    groups = FailureGroups()
+    for task in store.find(names.TASKS, failed, fields=("task_id", "activity_id", "stderr", "traceback")):
+        groups.add(task.get("activity_id", ""), task["task_id"], read_failure(task))
+    found = list(groups)
+    tracebacks = _tracebacks(store, [group.task_id for group in found[:EXAMPLES]])
+    errors = tuple(
+        ErrorGroup(
+            activity_id=group.activity_id,
+            message=group.failure.headline,
+            count=group.count,
+            task_id=group.task_id,
+            traceback=tracebacks.get(group.task_id),
+            exception=group.failure.exception,
+            frame=group.failure.frame,
+        )
+        for group in found
     )
-
-
-def _last_line(text: object) -> str:
-    lines = text.strip().splitlines() if isinstance(text, str) else []
-    return lines[-1].strip() if lines else NO_MESSAGE
+    return errors, groups.others
 
 
 def _tracebacks(store: Store, task_ids: Sequence[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from provd.common.errors import MissingExtra
 from provd.common.record import Record
 from provd.query.columns import cell_text, check_count, flatten, ordered
 
-__all__ = ["TableWritten", "flatten", "write_csv", "write_parquet"]
+__all__ = ["TableWritten", "fill_parquet", "flatten", "write_csv", "write_parquet"]
 
 _NEEDS_QUOTES = frozenset('",\r\n')
 
@@ -94,12 +94,17 @@ def write_parquet(
     """
     from provd.query.output_file import replaced
 
+    with replaced(path) as temporary:
+        return fill_parquet(records, temporary, columns=columns)
+
+
+def fill_parquet(records: Iterable[Record], path: Path, *, columns: Sequence[str] = ()) -> TableWritten:
+    """Write records as Parquet into a file that is a temporary one already. Raises `MissingExtra` without pyarrow."""
     try:
         import pyarrow as pa  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtra("Parquet", "parquet") from error
     from provd.query import arrow
 
-    with replaced(path) as temporary:
-        rows, names = arrow.write_parquet(records, Path(temporary), columns)
+    rows, names = arrow.write_parquet(records, path, columns)
     return TableWritten(rows, names)

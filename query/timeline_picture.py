@@ -25,6 +25,9 @@ _TOP = 56.0
 _TICKS_MAX = 8
 _LABEL_CHARS = 32
 
+#: Characters of a group's name in a legend.
+GROUP_CHARS = 40
+
 #: Units of time in seconds, and the steps that an axis has of each.
 _THOUSAND = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _UNITS = (
@@ -64,7 +67,7 @@ def _parts(timeline: Timeline, left: float, title: str) -> Iterator[str]:
     x = left
     for group in timeline.groups:
         yield rect(x, 28, 12, 12, fills[group])
-        words = shortened(group or "(no activity)", 40)
+        words = shortened(group or "(no activity)", GROUP_CHARS)
         yield text(x + 16, 38, words)
         x += 28 + width_of(words)
     for number, lane in enumerate(timeline.lanes):

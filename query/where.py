@@ -8,7 +8,7 @@
 - A comparison holds only where there is a value: `used.lr != 0.1` does not find tasks without `used.lr`
   (`not used.lr = 0.1` does). Values of different types are neither equal nor in an order.
 - A list matches by any of its items, as in MongoDB; `!=`, `!~` and `not in` by none of them.
-- A key with dots, written `used["model.pt"]`, is found in dicts, not in dicts inside lists.
+- A key with dots or a `$`, written `used["model.pt"]`, is found in dicts, not in dicts inside lists.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _Path:
     @property
     def is_literal(self) -> bool:
         """Whether a key of it means something else to the stores when it is written with dots."""
-        return any(not part or "." in part for part in self.parts)
+        return any(not part or "." in part or not values.is_plain_key(part) for part in self.parts)
 
     @property
     def is_time(self) -> bool:
@@ -321,16 +321,15 @@ def _path(parts: Sequence[Token]) -> _Path:
     names = []
     for part in parts:
         name = _unquoted(part) if part.type == "KEY" else str(part)
-        if part.type == "KEY" and name and not values.is_plain_key(name):
-            complaint = "a key that begins with $ or ~, or is not Unicode, cannot be asked for"
-            raise _Fault(complaint, part.start_pos or 0)
+        if part.type == "KEY" and not values.is_unicode(name):
+            raise _Fault("a key that is not Unicode cannot be asked for", part.start_pos or 0)
         names.append(name)
     path = _Path(tuple(names), parts[0])
     if len(names) > _DEPTH_MAX:
         raise _Fault("this path is too long", parts[0].start_pos or 0)
     for part in parts:
         if path.is_literal and part.type == "PLACE":
-            complaint = "a place in a list cannot follow, or lead to, a key that has dots or is empty"
+            complaint = "a place in a list cannot follow, or lead to, a key that is empty, has dots or begins with $ or ~"
             raise _Fault(complaint, part.start_pos or 0)
     return path
 

@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from provd.common import names
@@ -21,6 +21,17 @@ from provd.common.record import ENDED, Record
 from provd.store.interface import Store
 
 _NONE = Ranges()
+
+#: A part's document comes before that of any range around it, whatever is compacted meanwhile.
+_LEDGER_ORDER = (("workflow_id", 1), ("producer_id", 1), ("last_seq", 1), ("first_seq", -1))
+
+_PIECE_FIELDS = ("workflow_id", "producer_id", "first_seq", "last_seq")
+
+#: What the books need of a producer's record.
+_RECORD_FIELDS = (
+    "workflow_id", "producer_id", "hostname", "rank", "world_size", "closed_at", "sent", "dropped", "dropped_reasons",
+    "tasks_ended",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +56,14 @@ class ProducerBooks:
     dropped_reasons: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def all_stored(self) -> bool:
+        """Whether this producer has closed and every message of its is stored."""
+        return self.closed and len(self.stored) == self.produced
+
+    @property
     def complete(self) -> bool:
-        """Whether this producer has closed and all it said is stored."""
-        return (
-            self.closed
-            and len(self.stored) == self.produced
-            and (self.tasks_ended is None or self.tasks_ended == self.tasks_stored)
-        )
+        """Whether also its tasks are as many as it says."""
+        return self.all_stored and (self.tasks_ended is None or self.tasks_ended == self.tasks_stored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +77,19 @@ class WorkflowBooks:
     unattributed: int
 
     @property
-    def complete(self) -> bool:
-        """Whether everything the workflow's producers said is stored, and all of them have spoken and closed."""
+    def all_stored(self) -> bool:
+        """Whether every message of the workflow's producers is stored, and all of them have spoken and closed."""
         return (
             bool(self.producers)
             and not self.missing_ranks
             and not self.unattributed
-            and all(producer.complete for producer in self.producers)
+            and all(producer.all_stored for producer in self.producers)
         )
+
+    @property
+    def complete(self) -> bool:
+        """Whether also the tasks of each producer are as many as it says."""
+        return self.all_stored and all(producer.complete for producer in self.producers)
 
     @property
     def unclosed(self) -> tuple[str, ...]:
@@ -102,8 +119,50 @@ def read_books(store: Store, workflow_id: str, *, count_tasks: bool = True) -> W
     stored = store.stored_ranges(workflow_id)
     records = {record["producer_id"]: record for record in store.find(names.PRODUCERS, of_workflow)}
     beats = {beat["producer_id"]: beat for beat in store.find(names.BEATS, of_workflow)}
-    quarantined, unattributed = _quarantined(store, workflow_id)
+    pieces = store.find(names.QUARANTINE, of_workflow, fields=_PIECE_FIELDS)
     tasks = _tasks_stored(store, workflow_id) if count_tasks else {}
+    return _books(workflow_id, stored, records, beats, pieces, tasks)
+
+
+def read_several_books(store: Store, workflow_ids: Sequence[str]) -> dict[str, WorkflowBooks]:
+    """The books of these workflows in four questions, whatever their number; without their tasks (see `read_books`)."""
+    of_these = {"workflow_id": {"$in": list(workflow_ids)}}
+    ledgers: dict[str, dict[str, list[tuple[int, int]]]] = {}
+    for entry in store.find(names.LEDGER, of_these, sort=_LEDGER_ORDER):
+        ledger = ledgers.setdefault(entry["workflow_id"], {})
+        ledger.setdefault(entry["producer_id"], []).append((entry["first_seq"], entry["last_seq"]))
+    records = _by_workflow(store.find(names.PRODUCERS, of_these, fields=_RECORD_FIELDS))
+    beats = _by_workflow(store.find(names.BEATS, of_these))
+    pieces = _by_workflow(store.find(names.QUARANTINE, of_these, fields=_PIECE_FIELDS))
+    return {
+        workflow_id: _books(
+            workflow_id,
+            {name: Ranges.of(spans) for name, spans in ledgers.get(workflow_id, {}).items()},
+            {record["producer_id"]: record for record in records.get(workflow_id, ())},
+            {beat["producer_id"]: beat for beat in beats.get(workflow_id, ())},
+            pieces.get(workflow_id, ()),
+            {},
+        )
+        for workflow_id in workflow_ids
+    }
+
+
+def _by_workflow(found: Iterable[Record]) -> dict[str, list[Record]]:
+    grouped: dict[str, list[Record]] = {}
+    for document in found:
+        grouped.setdefault(document["workflow_id"], []).append(document)
+    return grouped
+
+
+def _books(
+    workflow_id: str,
+    stored: Mapping[str, Ranges],
+    records: Mapping[str, Record],
+    beats: Mapping[str, Record],
+    pieces: Iterable[Record],
+    tasks: Mapping[str, int],
+) -> WorkflowBooks:
+    quarantined, unattributed = _quarantined(pieces)
     known = sorted(stored.keys() | records.keys() | beats.keys() | quarantined.keys())
     producers = tuple(
         _producer_books(
@@ -165,11 +224,10 @@ def _spans(record: Record, field: str) -> Iterator[tuple[int, int]]:
     yield from record.get(field, ())
 
 
-def _quarantined(store: Store, workflow_id: str) -> tuple[dict[str, Ranges], int]:
+def _quarantined(pieces: Iterable[Record]) -> tuple[dict[str, Ranges], int]:
     ranges: dict[str, Ranges] = {}
     unattributed = 0
-    fields = ["producer_id", "first_seq", "last_seq"]
-    for item in store.find(names.QUARANTINE, {"workflow_id": workflow_id}, fields=fields):
+    for item in pieces:
         if "producer_id" not in item or "first_seq" not in item:
             unattributed += 1
             continue

@@ -1,4 +1,6 @@
-"""`$at`: a value under keys that have dots, which a dotted path cannot name; the one operator of ours in a filter.
+"""`$at`: a value under keys that a dotted path cannot name: with dots, or kept as pairs (`values.to_portable`).
+
+It is the one operator of ours in a filter.
 
     {"$at": [["used", "model.pt"], {"$gt": 5}]}
 
@@ -16,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from provd.common.errors import UnsupportedQuery
+from provd.common.values import PAIRS, is_plain_key
 
 AT = "$at"
 
@@ -65,10 +68,17 @@ def _has_order(operand: Any) -> bool:
 def value_at(document: Any, path: Sequence[str]) -> tuple[bool, Any]:
     """Whether there is a value, and the value."""
     for part in path:
-        if not isinstance(document, dict) or part not in document:
+        if not isinstance(document, dict):
             return False, None
-        document = document[part]
+        fields = document if is_plain_key(part) else _pairs(document)
+        if part not in fields:
+            return False, None
+        document = fields[part]
     return True, document
+
+
+def _pairs(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.get(PAIRS, ()) if isinstance(key, str)}
 
 
 def for_server(query: Any) -> Any:
@@ -88,7 +98,7 @@ def for_server(query: Any) -> Any:
 def _expression(path: Sequence[str], tests: Mapping[str, Any]) -> dict[str, Any]:
     value: Any = "$$ROOT"
     for part in path:
-        value = _inside(value, part)
+        value = _inside(value, part) if is_plain_key(part) else _paired(_inside(value, PAIRS), part)
     kind = {"$type": "$$value"}
     items = {
         "$cond": [
@@ -113,6 +123,17 @@ def _inside(value: Any, key: str) -> dict[str, Any]:
     first = {"$let": {"vars": {"found": fields}, "in": {"$arrayElemAt": ["$$found.v", 0]}}}
     is_document = {"$eq": [{"$type": "$$inner"}, "object"]}
     return {"$let": {"vars": {"inner": value}, "in": {"$cond": [is_document, first, "$$REMOVE"]}}}
+
+
+def _paired(pairs: Any, key: str) -> dict[str, Any]:
+    """What pairs have for a key; nothing where there are none."""
+    fits = {"$eq": [{"$arrayElemAt": ["$$pair", 0]}, {"$literal": key}]}
+    fitting = {"$filter": {"input": "$$pairs", "as": "pair", "cond": fits}}
+    found = {"$map": {"input": fitting, "as": "pair", "in": {"$arrayElemAt": ["$$pair", 1]}}}
+    first = {"$let": {"vars": {"found": found}, "in": {"$arrayElemAt": ["$$found", 0]}}}
+    return {
+        "$let": {"vars": {"pairs": pairs}, "in": {"$cond": [{"$isArray": ["$$pairs"]}, first, "$$REMOVE"]}}
+    }
 
 
 def _item_test(name: str, operand: Any) -> dict[str, Any]:

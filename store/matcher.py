@@ -39,6 +39,13 @@ OPERATORS = frozenset(
 LOGICAL = frozenset({"$and", "$or", "$nor", "$comment"})
 
 
+def outside(what: str) -> UnsupportedQuery:
+    """That something is not in the subset, and where that is listed."""
+    return UnsupportedQuery(
+        f"{what} is outside what the embedded store answers (docs/query.md lists that); ask a MongoDB store"
+    )
+
+
 class _Missing:
     """What a path finds where there is nothing."""
 
@@ -52,6 +59,7 @@ _TYPES: dict[str | int, str] = {
     1: "double", 2: "string", 3: "object", 4: "array", 5: "binData", 8: "bool", 9: "date", 10: "null", 16: "int",
     18: "long",
 }  # fmt: skip
+TYPE_NAMES = frozenset({*_TYPES.values(), "number"})
 _INT32 = 1 << 31
 
 
@@ -82,7 +90,7 @@ def _clause(key: str, condition: Any) -> Predicate:
     if key == AT:
         return _at(condition)
     if key.startswith("$"):
-        raise UnsupportedQuery(f"{key} is outside what the embedded store answers")
+        raise outside(key)
     return _on_path(tuple(key.split(".")), condition)
 
 
@@ -112,7 +120,7 @@ def _on_path(path: tuple[str, ...], condition: Any) -> Predicate:
 
 def _operator(path: tuple[str, ...], name: str, operand: Any, siblings: Mapping[str, Any]) -> Predicate:
     if name not in OPERATORS:
-        raise UnsupportedQuery(f"{name} is outside what the embedded store answers")
+        raise outside(name)
     if name == "$options":
         if "$regex" not in siblings:
             raise UnsupportedQuery("$options needs a $regex")
@@ -325,8 +333,8 @@ def _has_type(operand: Any) -> Predicate:
     wanted = set()
     for item in operand if isinstance(operand, list) else [operand]:
         name = _TYPES.get(item, item)
-        if name not in (*_TYPES.values(), "number"):
-            raise UnsupportedQuery(f"$type {item!r} is outside what the embedded store answers")
+        if name not in TYPE_NAMES:
+            raise outside(f"$type {item!r}")
         wanted |= {"int", "long", "double"} if name == "number" else {name}
     return lambda value: value is not _MISSING and _type_name(value) in wanted
 

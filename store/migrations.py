@@ -109,6 +109,15 @@ def m006_named_campaigns(database: Database[dict[str, Any]]) -> None:
     )
 
 
+def m007_parents(database: Database[dict[str, Any]]) -> None:
+    """The runs that a run started."""
+    database[names.WORKFLOWS].create_index(
+        [("parent_workflow_id", 1), ("started_at", -1)],
+        name="by_parent",
+        partialFilterExpression={"parent_workflow_id": {"$exists": True}},
+    )
+
+
 MONGO: tuple[_MongoChange, ...] = (
     m001_task_indexes,
     m002_other_indexes,
@@ -116,6 +125,7 @@ MONGO: tuple[_MongoChange, ...] = (
     m004_link_indexes,
     m005_tombstones,
     m006_named_campaigns,
+    m007_parents,
 )
 
 
@@ -208,7 +218,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("ended_at", "task_id", "seq", "duration"),
     ),
     names.LINKS: ("workflow_id", "task_id", "direction", "key", "producer_id", "seq"),
-    names.WORKFLOWS: ("workflow_id", "campaign_id", "name", "status", "started_at"),
+    names.WORKFLOWS: ("workflow_id", "campaign_id", "name", "status", "started_at", "parent_workflow_id"),
     names.PRODUCERS: ("workflow_id", "producer_id", "status", "started_at", "campaign_id", "campaigns"),
     names.SAMPLES: ("workflow_id", "producer_id", "seq"),
     names.LEDGER: ("workflow_id", "producer_id", "first_seq", "last_seq"),
@@ -223,7 +233,11 @@ LISTS: dict[str, tuple[str, ...]] = {names.PRODUCERS: ("campaigns",)}
 
 #: Collections and columns that came later than the first change.
 _LATER = (names.CONSUMERS, names.LINKS, names.TOMBSTONES)
-_LATER_COLUMNS = {names.TASKS: ("duration",), names.PRODUCERS: ("campaign_id", "campaigns")}
+_LATER_COLUMNS = {
+    names.TASKS: ("duration",),
+    names.PRODUCERS: ("campaign_id", "campaigns"),
+    names.WORKFLOWS: ("parent_workflow_id",),
+}
 
 
 def m001_tables(connection: sqlite3.Connection) -> None:
@@ -310,6 +324,19 @@ def m007_named_campaigns(connection: sqlite3.Connection) -> None:
     )
 
 
+def m008_parents(connection: sqlite3.Connection) -> None:
+    """The same as in MongoDB: the runs that a run started."""
+    table, column = names.WORKFLOWS, "parent_workflow_id"
+    connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    connection.execute(
+        f"UPDATE {table} SET {column} = json_extract(document, '$.{column}')"  # noqa: S608
+        f" WHERE json_type(document, '$.{column}') = 'text'"
+    )
+    connection.execute(
+        f"CREATE INDEX {table}_by_parent ON {table} ({column}, started_at) WHERE {column} IS NOT NULL"
+    )
+
+
 def _create_table(connection: sqlite3.Connection, collection: str) -> None:
     later = _LATER_COLUMNS.get(collection, ())
     listed = "".join(f", {column}" for column in COLUMNS[collection] if column not in later)
@@ -324,6 +351,7 @@ SQLITE: tuple[_SqliteChange, ...] = (
     m005_links,
     m006_tombstones,
     m007_named_campaigns,
+    m008_parents,
 )
 
 

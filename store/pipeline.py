@@ -14,7 +14,7 @@ from typing import Any
 from provd.common.errors import MissingExtra, UnsupportedQuery
 from provd.common.record import Record
 from provd.store.filters import check_sort
-from provd.store.matcher import matcher
+from provd.store.matcher import matcher, outside
 from provd.store.ordering import sort_documents
 
 _DELEGATED = frozenset({"$group", "$unwind", "$project", "$addFields", "$set", "$replaceRoot"})
@@ -38,7 +38,7 @@ def check_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any
             raise UnsupportedQuery("a stage is an object with one operator")
         ((name, body),) = stage.items()
         if name not in STAGES:
-            raise UnsupportedQuery(f"{name} is outside what the embedded store answers")
+            raise outside(name)
         _check_stage(name, body)
         stages.append((name, body))
     return stages
@@ -65,14 +65,14 @@ def _check_expression(body: Any) -> None:
     if isinstance(body, Mapping):
         for key, item in body.items():
             if key.startswith("$") and key not in EXPRESSIONS:
-                raise UnsupportedQuery(f"{key} is outside what the embedded store answers")
+                raise outside(key)
             if key != "$literal":
                 _check_expression(item)
     elif isinstance(body, list):
         for item in body:
             _check_expression(item)
     elif isinstance(body, str) and body.startswith("$$") and not body.startswith(("$$ROOT", "$$CURRENT")):
-        raise UnsupportedQuery(f"{body} is outside what the embedded store answers")
+        raise outside(body)
 
 
 def paths_of(stage: tuple[str, Any]) -> frozenset[str] | None:

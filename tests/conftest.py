@@ -33,9 +33,13 @@ from tests.services.shared import mongo_source, opened, redis_source
 from tests.services.waiting import wait_until
 from tests.streams import Script, Streams
 
-#: The nightly run looks much further; deadlines would judge the machine.
-hypothesis.settings.register_profile("quick", deadline=None)
-hypothesis.settings.register_profile("nightly", max_examples=8_000, deadline=None)
+#: The quick run looks at the same examples everywhere, so that nothing in it fails by chance; the nightly run looks at
+#: others each time, and much further. How fast examples are made and run would judge the machine.
+_patient = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("quick", _patient, derandomize=True)
+hypothesis.settings.register_profile(
+    "nightly", _patient, derandomize=False, max_examples=8_000, print_blob=True
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 #: Variables by which schedulers and MPI launchers tell a process its job, rank and size.

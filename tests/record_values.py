@@ -7,6 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from provd.common.values import is_plain_key
+
 _FIRST = datetime(1, 1, 1, tzinfo=timezone.utc)
 _MILLISECONDS = (datetime(9999, 12, 31, tzinfo=timezone.utc) - _FIRST) // timedelta(milliseconds=1)
 
@@ -42,9 +44,13 @@ named_values = st.dictionaries(
 
 
 def canonical(value: Any) -> Any:
-    """A form in which equal means the same type and the same value; NaN equals itself, and 1, True and 1.0 differ."""
+    """A form in which equal means the same type and the same value; NaN equals itself, and 1, True and 1.0 differ.
+
+    A dict's keys are in their order, those that a store cannot hold behind the others.
+    """
     if isinstance(value, dict):
-        return "dict", [(canonical(key), canonical(item)) for key, item in value.items()]
+        items = sorted(value.items(), key=lambda item: not is_plain_key(item[0]))
+        return "dict", [(canonical(key), canonical(item)) for key, item in items]
     if isinstance(value, (list, tuple)):
         return type(value).__name__, [canonical(item) for item in value]
     if isinstance(value, datetime):

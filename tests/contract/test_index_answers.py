@@ -32,7 +32,9 @@ _TASKS = st.lists(
 _STARTS = [None, START_MS, START_MS + 2]
 
 _EXAMPLES = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 _rounds = count()

@@ -111,7 +111,7 @@ def facts(edges: tuple[Edge, ...]) -> list[tuple[str, str, str, str | None]]:
 @settings(
     max_examples=60,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     derandomize=True,
 )
 @given(plans=plans(), data=st.data())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import uuid
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -74,16 +75,16 @@ def _messages() -> list[Message]:
 @pytest.fixture(scope="module")
 def asked(mongo_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Both stores with the same records, only read from here on."""
-    base = mongo_server_url.rstrip("/")
+    database = f"provd_queries_{uuid.uuid4().hex[:12]}"
     stores = (
-        open_store(f"{base}/provd_queries"),
+        open_store(f"{mongo_server_url.rstrip('/')}/{database}"),
         open_store(f"sqlite:///{tmp_path_factory.mktemp('queries') / 'provd.db'}"),
     )
     for store in stores:
         store.migrate()
         assert not store.write(_messages(), received_at=START_MS).refused
     yield stores
-    stores[0]._client.drop_database("provd_queries")  # type: ignore[attr-defined]
+    stores[0]._client.drop_database(database)  # type: ignore[attr-defined]
     for store in stores:
         store.close()
 
@@ -231,7 +232,7 @@ _QUERIES = st.recursive(
 @settings(
     max_examples=300,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     derandomize=True,
 )
 @given(query=_QUERIES)

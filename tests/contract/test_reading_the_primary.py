@@ -44,7 +44,7 @@ def test_an_archive_is_written_and_compared_where_nothing_is_late(
     store.migrate()
     finished_run(store, "alpha")
     address = server.url + ("&" if "?" in server.url else "?") + "readPreference=secondary"
-    elsewhere = open_store(address, timeout_s=1)  # there is no secondary
+    elsewhere = open_store(address, timeout_s=10)  # there is no secondary
 
     tombstone = remove_run(elsewhere, "alpha", archiving=Archiving(tmp_path / "archive"))
 

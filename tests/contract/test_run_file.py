@@ -105,7 +105,11 @@ def store_with(file: Path, tmp_path: Path) -> Store:
     return opened
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+)
 @given(named_values)
 def test_any_values_come_back(store: Store, copy: Store, tmp_path: Path, values: dict[str, Any]) -> None:
     number = store.count(names.WORKFLOWS, {})

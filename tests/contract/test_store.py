@@ -150,6 +150,22 @@ class TestWriting:
         assert found["submitted_at"] == to_document(messages[0].record)["submitted_at"]
         assert found["filled"] == {"submitted_at": [0, "p1", 1], "started_at": [1, "p1", 2]}
 
+    def test_a_large_batch_is_one_as_a_small_one_is(self, store: Store) -> None:
+        """More than is encoded at once, with announcements and repetitions far from what they belong to."""
+        announced = [
+            task(seq, number=seq, status="RUNNING", ended_at=None, duration=None) for seq in range(1, 41)
+        ]
+        others = [workflow_message(41), *(task(seq) for seq in range(42, 1900))]
+        ends = [task(1900 + number, number=number) for number in range(1, 41)]
+        batch = [*announced, *others, *ends, *others[-40:]]
+
+        first, again = (store.write(batch, received_at=NOW_MS) for _ in range(2))
+
+        assert (first.stored, first.duplicates, first.refused) == (len(batch) - 40, 40, ())
+        assert (again.stored, again.duplicates, again.refused) == (0, len(batch), ())
+        assert store.count("tasks", {"status": "FINISHED"}) == store.count("tasks", {}) == 1898
+        assert store.count("workflows", {}) == 1
+
 
 class TestValues:
     """Values are data: nothing in a record is evaluated, and what was written reads back equal."""
@@ -198,7 +214,7 @@ class TestValues:
     @settings(
         max_examples=40,
         deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
         derandomize=True,
     )
     @given(
@@ -279,6 +295,20 @@ class TestRefusals:
         assert {refusal.message.seq for refusal in written.refused} <= {4}
         assert written.stored + len(written.refused) == 6
         assert store.count("tasks", {"task_id": {"$ne": deep.record["task_id"]}}) == 5
+
+    def test_refusals_anywhere_in_a_large_batch_harm_no_other(self, store: Store) -> None:
+        store.write([task(1, workflow="w2")], received_at=NOW_MS)
+        batch = [task(seq) for seq in range(1, 1701)]
+        taken = "w2-00000001"
+        bad = [task(2000 + number, task_id=taken) for number in range(3)]
+        for number, message in enumerate(bad):
+            batch.insert(600 * number, message)
+
+        written = store.write(batch, received_at=NOW_MS)
+
+        assert [refusal.message for refusal in written.refused] == bad
+        assert (written.stored, written.duplicates) == (1700, 0)
+        assert store.count("tasks", {"workflow_id": "w1"}) == 1700
 
     def test_an_id_of_another_workflow_is_refused(self, store: Store) -> None:
         store.write([task(1, workflow="w1", task_id="same")], received_at=NOW_MS)

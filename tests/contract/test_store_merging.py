@@ -74,7 +74,7 @@ class TestMerging:
     @settings(
         max_examples=60,
         deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
         derandomize=True,
     )
     @given(batches=st.lists(st.lists(st.sampled_from(_SET), max_size=5), min_size=1, max_size=5).filter(any))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,15 +69,16 @@ def _fill(store: Store) -> None:
 @pytest.fixture(scope="module", params=["mongodb", "embedded"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A store with two tenants' runs, one of nobody's and one that both joined."""
+    database = f"provd_tenant_{uuid.uuid4().hex[:12]}"
     if request.param == "embedded":
         address = f"sqlite:///{tmp_path_factory.mktemp('tenant') / 'provd.db'}"
     else:
-        address = request.getfixturevalue("mongo_server_url").rstrip("/") + "/provd_tenant"
+        address = f"{request.getfixturevalue('mongo_server_url').rstrip('/')}/{database}"
     store = open_store(address)
     _fill(store)
     yield address
     if request.param == "mongodb":
-        store._client.drop_database("provd_tenant")  # type: ignore[attr-defined]
+        store._client.drop_database(database)  # type: ignore[attr-defined]
     store.close()
 
 
@@ -299,7 +301,7 @@ def test_no_command_shows_what_is_not_ours(
         result = CliRunner().invoke(app, arguments)
 
         assert result.exception is None or isinstance(result.exception, (SystemExit, ProvdError)), arguments
-        said = (result.stdout + result.stderr).replace("provd_tenant", "")
+        said = result.stdout + result.stderr
         for told in arguments:  # what was asked may be said again
             said = said.replace(told, "")
         assert SECRET not in said, arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -212,8 +213,9 @@ def test_many_writers_and_a_deletion_at_once_leave_nothing(store_url: str, store
     writers = [threading.Thread(target=write, args=(number,)) for number in range(3)]
     for writer in writers:
         writer.start()
-    begun.wait()
-    delete(store)
+    assert begun.wait(60)
+    with closing(open_store(store_url, timeout_s=60)) as deleting:  # as patient as the writers
+        delete(deleting)
     for writer in writers:
         writer.join()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -39,6 +40,9 @@ _USED: list[dict[str, Any]] = [
     {"m.pt": {"k.1": 2, "k": 1}},
     {"m": {"pt": 1}},
     {"in": 1, "not": 2, "or-else": "a"},
+    *({"$lr": value, "x": value} for value in _VALUES),
+    {"x": {"~k": {"y": 1, "$z": "a"}, "c": {"": 2}, 7: 1}, "y": 1},
+    {"$lr": {"$lr": 1}, "~map": 2},
 ]
 
 RECORDS = [
@@ -50,16 +54,16 @@ RECORDS = [
 @pytest.fixture(scope="module")
 def asked(mongo_server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Both stores with the same records, only read from here on."""
-    base = mongo_server_url.rstrip("/")
+    database = f"provd_where_{uuid.uuid4().hex[:12]}"
     stores = (
-        open_store(f"{base}/provd_where"),
+        open_store(f"{mongo_server_url.rstrip('/')}/{database}"),
         open_store(f"sqlite:///{tmp_path_factory.mktemp('where') / 'provd.db'}"),
     )
     for store in stores:
         store.migrate()
         assert not store.write(RECORDS, received_at=START_MS).refused
     yield stores
-    stores[0]._client.drop_database("provd_where")  # type: ignore[attr-defined]
+    stores[0]._client.drop_database(database)  # type: ignore[attr-defined]
     for store in stores:
         store.close()
 
@@ -169,6 +173,11 @@ _PATHS: list[tuple[str, tuple[str, ...]]] = [
     ("used.in", ("used", "in")),
     ("used.or-else", ("used", "or-else")),
     ("used.not", ("used", "not")),
+    ("used['$lr']", ("used", "$lr")),
+    ("used['$lr']['$lr']", ("used", "$lr", "$lr")),
+    ("used.x['~k'].y", ("used", "x", "~k", "y")),
+    ("used.x['~k']['$z']", ("used", "x", "~k", "$z")),
+    ("used['~map']", ("used", "~map")),
     ("status", ("status",)),
     ("duration", ("duration",)),
     ("nothing", ("nothing",)),
@@ -337,7 +346,7 @@ def test_what_is_taken_both_stores_answer_alike(asked: tuple[Store, Store], text
         ("(used.lr > 1", 13, "`)`"),
         ("used. > 1", 7, "a name"),
         ("used[lr] > 1", 6, "a quoted key"),
-        ('used["$where"] = 1', 6, "begins with $"),
+        ('used["\\ud800"] = 1', 6, "not Unicode"),
         ("used.lr > null", 11, "null has no order"),
         ("used.lr > true", 11, "true has no order"),
         ("used.lr = 1e999", 11, "too large"),

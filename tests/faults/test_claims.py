@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -51,6 +52,21 @@ def claims(client: redis.Redis) -> int:
     return int(calls.get("cmdstat_xclaim", {}).get("calls", 0))
 
 
+def claims_at_rest(client: redis.Redis, pause_s: float) -> int:
+    """The same, when a renewal that was on its way has come: nothing was claimed for longer than `pause_s`."""
+    known, since = -1, 0.0
+
+    def have_rested() -> bool:
+        nonlocal known, since
+        now = claims(client)
+        if now != known:
+            known, since = now, time.monotonic()
+        return time.monotonic() - since > pause_s
+
+    wait_until(have_rested)
+    return known
+
+
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
 def test_mongodb_away_for_longer_than_the_claim_time_makes_nobody_steal(
     client: redis.Redis,
@@ -87,7 +103,7 @@ def test_mongodb_away_for_longer_than_the_claim_time_makes_nobody_steal(
             feeder.send(feeder.tasks(900), frame=5)
             wait_until(lambda: all("waiting for the store" in c.progress.state for c in consumers), 60)
             held = owners(feeder)
-            before = claims(client)
+            before = claims_at_rest(client, settings.claim_after_s)  # four renewals' time
             # Three claim times and more: looks for abandoned frames would come four times in each.
             waited: Any = client.time()[0]
             wait_until(lambda: client.time()[0] >= waited + 2, 10)

@@ -141,12 +141,12 @@ def test_a_slow_mongodb_is_waited_for_and_its_frames_are_not_taken_over(
     feeder = feed(client, namespace, 198)
     with ExitStack() as stack, opened_store(mongo_url) as store, proxied(mongo_url) as (proxy, url):
         store.migrate()
-        settings = replace(settings_for(redis_url, url, namespace, tmp_path), claim_after_s=0.4)
+        settings = replace(settings_for(redis_url, url, namespace, tmp_path), claim_after_s=0.8)
         make = make_consumers(replace(settings, batch_messages=1000), slots, stack)
         first, second = make(), make()
+        proxy.slow(0.3)
         with running(first):
             wait_until(lambda: feeder.pending() > 0)
-            proxy.slow(0.3)
             with running(second):
                 wait_until(lambda: retired(client, feeder), 60)
             proxy.slow(0)
@@ -166,14 +166,23 @@ def test_connections_cut_in_the_middle_of_mongodbs_replies_cost_nothing(
     pieces: int,
 ) -> None:
     """What the server did and could not tell is done again, and changes nothing."""
-    feeder = feed(client, namespace, 2_000)
+    feeder = Feeder(client, namespace)
+    feeder.send([feeder.hello(), *feeder.tasks(2_000)], frame=20)
     with proxied(mongo_url) as (proxy, url):
         settings = settings_for(redis_url, url, namespace, tmp_path)
         with ingest(client, feeder, settings, slots, mongo_url):
             wait_until(lambda: feeder.length() < 100, 30)
             proxy.cut_every(pieces)
-            wait_until(lambda: proxy.cuts >= 5, 30)
+
+            def is_cut_often() -> bool:
+                """As long as it is not, there is work."""
+                if feeder.length() < 100:
+                    feeder.send(feeder.tasks(100), frame=20)
+                return proxy.cuts >= 5
+
+            wait_until(is_cut_often, 30)
             proxy.cut_every(0)
+            feeder.send([feeder.goodbye()])
 
 
 def test_a_primary_that_steps_down_and_comes_back_loses_and_doubles_nothing(

@@ -64,9 +64,13 @@ def is_full(client: redis.Redis) -> bool:
 
 
 def make_full(client: redis.Redis) -> None:
-    """Leave no byte: what a refused command took in buffers is free again by now."""
-    client.config_set("maxmemory", int(client.info("memory")["used_memory"]) - 200_000)
-    assert is_full(client)
+    """Leave no byte: what a refused command took in buffers is free again by now, or soon."""
+
+    def leaves_none() -> bool:
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"]) - 200_000)
+        return is_full(client)
+
+    wait_until(leaves_none)
 
 
 def fill(client: redis.Redis, feeder: Feeder) -> None:

@@ -20,9 +20,9 @@ from provd.common import names, wire
 from provd.common.ranges import Ranges
 from tests.conftest import RunProvd, StartProvd
 from tests.faults.ingest import bring_in_what_is_spooled
-from tests.faults.test_consumer_paused import state_of
 from tests.integration.consuming import opened_store
 from tests.integration.feeder import Feeder
+from tests.integration.freezing import freeze
 from tests.services.child import Child
 from tests.services.redis_server import RedisServer
 from tests.services.waiting import wait_until
@@ -102,7 +102,10 @@ def verified(run_provd: RunProvd, environment: Mapping[str, str]) -> dict[str, A
     return books
 
 
-def append_only_file(server: RedisServer) -> Path:
+def written_file(server: RedisServer) -> Path:
+    """The append-only file, when it has all that Redis has answered: during an fsync it answers, and writes later."""
+    with server.client() as client:
+        wait_until(lambda: client.info("persistence")["aof_buffer_length"] == 0)
     (file,) = (server.folder / "appendonlydir").glob("*.incr.aof")
     return file
 
@@ -152,11 +155,16 @@ def stored(store: Any) -> int:
     return count
 
 
-def power_cut(server: RedisServer, before: int) -> None:
-    """Kill Redis and take from its file what the disk had not got yet: what came after `before`, in part."""
+def end_redis(server: RedisServer, event: str, before: int) -> None:
+    """Kill Redis; a power cut takes from its file what the disk had not got yet: the last of what came after `before`."""
+    file = written_file(server) if has_file(event) else None
     server.kill()
-    file = append_only_file(server)
-    os.truncate(file, before + (file.stat().st_size - before) // 2)
+    if file is not None and event.startswith("power"):
+        os.truncate(file, before + (file.stat().st_size - before) * 3 // 4)  # within the second of two parts
+
+
+def has_file(event: str) -> bool:
+    return "no file" not in event
 
 
 def restarted_with_two_parts(
@@ -165,23 +173,21 @@ def restarted_with_two_parts(
     consumer: Child,
     store: Any,
     event: str,
-    config: Mapping[str, str],
 ) -> tuple[dict[str, Ranges], dict[str, Ranges]]:
     """Redis ends with two parts that it alone has, and is started: what it had, and what it has. `consumer` is frozen."""
     # The first part is in the store
     finish_part(producer)
     wait_until(lambda: stored(store) == 500, 30)
     wait_until(lambda: not in_redis(server), 30)
-    consumer.send(signal.SIGSTOP)
-    wait_until(lambda: state_of(consumer) == "T")
+    freeze(consumer)
 
     # Two more are in Redis alone when it ends
-    before = append_only_file(server).stat().st_size if "appendonly" not in config else 0
+    before = written_file(server).stat().st_size if has_file(event) else 0
     for _ in range(2):
         begin_part(producer)
         finish_part(producer)
     had = in_redis(server)
-    power_cut(server, before) if event.startswith("power") else server.kill()
+    end_redis(server, event, before)
     server.start()
     return had, in_redis(server)
 
@@ -211,7 +217,7 @@ def test_what_redis_lost_is_counted_as_missing_exactly_and_everyone_goes_on(
     producer = script.start(PRODUCER, env=environment)
     try:
         with opened_store(mongo_url) as store:
-            had, has = restarted_with_two_parts(server, producer, consumer, store, event, config)
+            had, has = restarted_with_two_parts(server, producer, consumer, store, event)
 
             # The rest is said, and stored
             consumer.send(signal.SIGCONT)
@@ -270,7 +276,7 @@ def test_what_redis_lost_is_sent_again_by_producers_that_are_durable_on_disk(
     producer = script.start(PRODUCER, env=environment)
     try:
         with opened_store(mongo_url) as store:
-            had, has = restarted_with_two_parts(server, producer, consumer, store, event, config)
+            had, has = restarted_with_two_parts(server, producer, consumer, store, event)
             (producer_id,) = had
             assert len(had[producer_id].minus(has.get(producer_id, Ranges()))) > 0
 
@@ -317,9 +323,9 @@ def test_acknowledgement_and_deletion_stay_together_when_redis_is_killed(
         consumer = start_provd("consume", env=environment)
         for share in (0.25, 0.5, 0.75):
             wait_until(lambda share=share: feeder.length() < 800 * (1 - share), 30)  # type: ignore[misc]
+            file = written_file(server)
             server.kill()
             # The end of the file may be torn in the middle of anything.
-            file = append_only_file(server)
             os.truncate(file, file.stat().st_size - 17)
             server.start()
         wait_until(lambda: feeder.length() == 0, 30)
@@ -339,10 +345,9 @@ def test_what_redis_forgets_was_acknowledged_is_read_again_at_once_by_whose_it_w
         feeder.send(feeder.tasks(100), frame=10)
         consumer = start_provd("consume", env=services(server, mongo_url, tmp_path))
         wait_until(lambda: feeder.length() == 0, 30)
-        consumer.send(signal.SIGSTOP)
-        wait_until(lambda: state_of(consumer) == "T")
+        freeze(consumer)
+        file = written_file(server)
         server.kill()
-        file = append_only_file(server)
         os.truncate(file, file.read_bytes().index(b"XACK"))
         server.start()
         assert feeder.length() == feeder.pending() == 10

@@ -15,9 +15,9 @@ import redis
 from provd.common import names
 from tests.conftest import StartProvd
 from tests.faults.proof import assert_stored_once, assert_whole
-from tests.faults.test_consumer_paused import pause_with_frames_in_hand
 from tests.integration.consuming import opened_store
 from tests.integration.feeder import Feeder
+from tests.integration.freezing import freeze_with_frames_in_hand
 from tests.services.waiting import wait_until
 
 
@@ -53,7 +53,7 @@ def test_a_killed_consumers_place_and_frames_go_to_the_next_one_at_once(
         # Two of them share the stream under names that differ
         first = start_provd("consume", env=services)
         wait_until(lambda: store.count(names.TASKS, {}) > 0, 30)
-        pause_with_frames_in_hand(first, feeder)
+        freeze_with_frames_in_hand(first, feeder)
         (first_name,) = consumers_of(client, feeder)
         second = start_provd("consume", env=services)
         wait_until(lambda: len(consumers_of(client, feeder)) == 2, 30)
@@ -68,7 +68,7 @@ def test_a_killed_consumers_place_and_frames_go_to_the_next_one_at_once(
         third = start_provd("consume", env=services)
         wait_until(lambda: feeder.length() == 0, 30)
 
-        assert set(consumers_of(client, feeder)) == {first_name, first_name.replace("-0", "-1")}
+        assert set(consumers_of(client, feeder)) == {first_name, first_name.removesuffix("-0") + "-1"}
         assert f"name={first_name} " in third.tail()
         assert_stored_once(store, feeder)
 

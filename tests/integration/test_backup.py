@@ -90,7 +90,9 @@ def test_a_restored_run_verifies_as_the_one_that_was_backed_up(
 
     assert (backup.exit_code, restored.exit_code) == (0, 0), (backup.stderr, restored.stderr)
     assert "documents" in backup.stderr
-    assert "documents restored, 0 of them there before" in restored.stderr
+    assert "8 documents restored, 0 of 7 records there before" in restored.stderr
+    again = provd("restore", str(tmp_path / "b"), "--store", copy)
+    assert "8 documents restored, 7 of 7 records there before" in again.stderr
     assert (backup.stdout, restored.stdout) == ("", "")
     before = provd("runs", "verify", "alpha", "--json")
     after = provd("runs", "verify", "alpha", "--json", "--store", copy)

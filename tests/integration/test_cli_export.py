@@ -13,6 +13,7 @@ import pytest
 
 from provd.common import names
 from provd.common.record import Status
+from provd.query.exports import Exported, export_parquet
 from provd.store.books import read_books
 from provd.store.interface import Store
 from provd.store.open import open_store
@@ -56,6 +57,17 @@ def test_tasks_as_parquet_have_types(store: Store, provd: Provd, folder: Path) -
     assert str(frame["started_at"].dtype) == "datetime64[ms, UTC]"
     assert str(frame["used.epochs"].dtype) == "int64"
     assert os.listdir(folder) == ["alpha.parquet"]
+
+
+def test_parquet_is_written_into_the_one_temporary_file(store: Store, folder: Path) -> None:
+    finished_run(store, "alpha")
+    temporary = folder / ".alpha.part"
+    temporary.touch()
+    same = temporary.stat().st_ino
+
+    export_parquet(Exported(store, "alpha", 60.0), temporary)
+
+    assert temporary.stat().st_ino == same
 
 
 def test_a_run_without_tasks_is_a_table_of_the_usual_columns(store: Store, provd: Provd) -> None:

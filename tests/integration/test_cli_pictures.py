@@ -367,6 +367,20 @@ def test_an_arrow_past_an_activity_goes_round_it() -> None:
     assert 0 < reach < float(box.get("x", ""))
 
 
+def test_one_is_not_several(store: Store, provd: Provd) -> None:
+    part = ProducerBuilder("alpha", "p1").open()
+    outer = part.task("a")
+    part.task("b", parent_task_id=outer)
+    for _ in range(2):
+        part.task("c", parent_task_id=outer)
+    part.write(store)
+
+    drawn = provd("runs", "graph", "alpha").stdout
+
+    assert '"1 call"' in drawn
+    assert '"2 calls"' in drawn
+
+
 def test_circles_end_and_the_file_name_says_the_format(store: Store, provd: Provd, tmp_path: Path) -> None:
     part = ProducerBuilder("alpha", "p1").open()
     last = part.task("a")
@@ -383,6 +397,12 @@ def test_circles_end_and_the_file_name_says_the_format(store: Store, provd: Prov
         assert provd("runs", "graph", "alpha", "-o", str(tmp_path / name)).exit_code == 0
         assert (tmp_path / name).read_text().startswith(beginning)
     assert provd("runs", "graph", "alpha", "--format", "png").exit_code == 2
+    for name in ("g.png", "g"):
+        refused = provd("runs", "graph", "alpha", "-o", str(tmp_path / name))
+        assert refused.exit_code == 2
+        assert ".svg, .dot, .gv, .mmd" in refused.stderr
+        assert not (tmp_path / name).exists()
+    assert provd("runs", "graph", "alpha", "-o", str(tmp_path / "g"), "--format", "dot").exit_code == 0
     assert provd("runs", "graph", "alpha", "--json", "--format", "dot").exit_code == 2
 
 
@@ -394,3 +414,48 @@ def test_show_names_the_hosts_where_there_are_several(store: Store, provd: Provd
         ProducerBuilder("alpha", f"p{rank}", hostname=f"node{rank:02d}", rank=rank).open().write(store)
 
     assert "hosts    11: node00, node01" in provd("runs", "show", "alpha").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("runs", "tail"), ("runs", "show", "w1"), ("runs", "timeline", "w1"), ("runs", "graph", "w1"), ("tasks",),
+        ("lineage", "p1-1"), ("runs", "compare", "w1", "w1"),
+    ],
+)  # fmt: skip
+def test_a_name_with_line_ends_stays_on_its_line(
+    store: Store, provd: Provd, arguments: tuple[str, ...]
+) -> None:
+    name = "one\n\u202etwo\r\n\u2028three"
+    part = ProducerBuilder("w1", "p1").open()
+    part.task(name, Status.ERROR, stderr=f"{name}: no", task_id="p1-1")
+    part.workflow(name=name).close().write(store)
+
+    result = provd(*arguments)
+
+    assert result.exit_code == 0, result.output
+    assert not any(
+        line.lstrip().startswith(("two", "\ufffdtwo", "three")) for line in result.stdout.splitlines()
+    )
+    assert "\u202e" not in result.stdout
+    assert "\u2028" not in result.stdout
+
+
+def test_names_of_any_length_are_cut_in_labels(store: Store, provd: Provd) -> None:
+    long = "x" * 3000
+    part = ProducerBuilder("w1", "p1").open()
+    first = part.task(long, generated={"k": {"type": "provd.Key", "key": "a"}})
+    part.task(f"{long}y", used={"k": {"type": "provd.Key", "key": "a"}}, parent_task_id=first)
+    part.workflow().close().write(store)
+
+    pictures = [
+        provd(*command, "--format", form).stdout
+        for command in (("runs", "graph", "w1"), ("lineage", first, "--down"))
+        for form in ("mermaid", "dot")
+    ]
+    pictures += [svg(read_graph(store, "w1")), picture(read_timeline(store, "w1", spans=100))]
+    pictures += [provd("runs", "timeline", "w1").stdout]
+
+    for drawn in pictures:
+        assert "x" * 20 in drawn
+        assert "x" * 201 not in drawn

@@ -102,6 +102,25 @@ def test_tail_of_an_empty_store_says_so_and_succeeds(provd: Provd) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no runs yet\n")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--where", "args.a = 7"), "no such runs\n"),
+        (("--since", "2027-01-01"), "no such runs\n"),
+        (("--where", "args.a = 7", "--campaign-id", "exp42"), "no such runs in campaign exp42\n"),
+        (("--campaign-id", "exp43"), "no runs in campaign exp43\n"),
+    ],
+)
+def test_tail_that_finds_none_of_the_runs_there_are_says_so(
+    store: Store, provd: Provd, options: tuple[str, ...], said: str
+) -> None:
+    finished_run(store)
+
+    result = provd("runs", "tail", *options)
+
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", said)
+
+
 @pytest.mark.parametrize("columns", [80, 200])
 def test_the_list_of_runs_fits_its_width(
     store: Store, provd: Provd, monkeypatch: pytest.MonkeyPatch, columns: int
@@ -192,17 +211,53 @@ def test_show_gives_everything_about_a_run_as_one_object(store: Store, provd: Pr
     assert run["verdict"] == "complete: all 9 messages of 1 producer stored"
 
 
-def test_show_groups_errors_by_activity_and_last_line_with_one_example(store: Store, provd: Provd) -> None:
+def test_show_names_the_parent_of_a_run_and_its_child_runs(store: Store, provd: Provd) -> None:
+    finished_run(store, "outer", name="outer")
+    for number in range(12):
+        inner = ProducerBuilder(f"inner{number:02d}", f"p{number}", started_at=START_MS + number).open()
+        inner.workflow(name="fold", parent_workflow_id="outer")
+        inner.task("train", Status.ERROR if number == 11 else Status.FINISHED)
+        inner.close().write(store)
+
+    (outer,) = lines_of(provd("runs", "show", "outer", "--json"))
+    above, below = provd("runs", "show", "outer").stdout, provd("runs", "show", "inner03").stdout
+
+    assert [child["workflow_id"] for child in outer["children"]] == [
+        f"inner{number:02d}" for number in reversed(range(12))
+    ]
+    assert (outer["children"][0]["status"], outer["children"][1]["tasks"]) == ("DEGRADED", {"FINISHED": 1})
+    assert "more_children" not in outer
+    assert "child runs" in above
+    assert ("inner11" in above, "inner02" in above, "inner01" in above) == (True, True, False)
+    assert "and 2 more: `provd runs tail -n 0 --where \"parent_workflow_id = 'outer'\"`" in above
+    assert ["parent", "outer"] in [line.split() for line in below.splitlines()]
+    assert "child runs" not in below
+
+
+def test_show_counts_the_child_runs_that_it_does_not_describe(
+    store: Store, provd: Provd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("provd.query.summary.CHILDREN", 2)
+    finished_run(store, "outer")
+    for number in range(5):
+        inner = ProducerBuilder(f"inner{number}", f"p{number}", started_at=START_MS + number).open()
+        inner.workflow(parent_workflow_id="outer").close().write(store)
+
+    (outer,) = lines_of(provd("runs", "show", "outer", "--json"))
+
+    assert [child["workflow_id"] for child in outer["children"]] == ["inner4", "inner3"]
+    assert outer["more_children"] == 3
+    assert "and 3 more" in provd("runs", "show", "outer").stdout
+
+
+def test_show_groups_errors_by_where_they_were_raised_with_one_example(store: Store, provd: Provd) -> None:
     finished_run(store, failing=4)
 
     (run,) = lines_of(provd("runs", "show", "last", "--json"))
 
     groups = [(error["activity_id"], error["message"], error["count"]) for error in run["errors"]]
-    assert groups == [
-        ("evaluate", "ValueError: loss is nan", 2),
-        ("evaluate", "ValueError: loss is nan at 2", 1),
-        ("evaluate", "ValueError: loss is nan at 3", 1),
-    ]
+    assert groups == [("evaluate", "ValueError: loss is nan", 4)]
+    assert [(error["exception"], error["frame"]) for error in run["errors"]] == [("ValueError", "train.py:7")]
     assert all("train.py" in error["traceback"] for error in run["errors"])
 
 
@@ -274,6 +329,7 @@ def test_tasks_come_latest_first_and_say_when_there_are_more(store: Store, provd
 
     assert [task["duration"] for task in lines_of(result)] == [0.4, 0.3]
     assert "only the first 2 rows shown" in result.stderr
+    assert "only the first row shown: there" in provd("tasks", "--limit", "1").stderr
     assert provd("tasks", "--activity", "train", "--limit", "4").stderr == ""
 
 

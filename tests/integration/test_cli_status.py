@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import redis
 
+from provd.common.record import Status
 from provd.store.interface import Quarantined, Store
+from tests.builders import START_MS, ProducerBuilder, finished_run
 from tests.conftest import RunProvd, StartProvd
 from tests.integration.feeder import Feeder
 from tests.services.ports import free_port
@@ -155,6 +157,79 @@ def test_with_redis_away_the_store_is_shown_and_the_exit_is_3(
     (view,) = found["workflows"]
     assert (view["workflow_id"], view["quarantined"], "frames" in view) == ("w1", 1, False)
     assert "Redis cannot be asked" in page.stdout
+
+
+def test_runs_that_are_not_whole_are_listed_without_stream_and_beat_and_the_whole_ones_counted(
+    run_provd: RunProvd, services: dict[str, str], store: Store
+) -> None:
+    """As after `provd replay` of a file that a line is cut out of: no consumer has ever seen these."""
+    finished_run(store, "whole-1")
+    finished_run(store, "whole-2", failing=0)
+    gap = ProducerBuilder("gap", "p-gap", started_at=START_MS + 2).open().workflow(Status.RUNNING)
+    gap.task("train", Status.ERROR)
+    gap.task()
+    gap.workflow().close().write(store, without=[4])
+    ProducerBuilder("silent", "p-silent", started_at=START_MS + 1).open().workflow(Status.RUNNING).write(
+        store
+    )
+
+    found = document(run_provd("status", "--json", env=services))
+    page, one = (
+        run_provd("status", *options, env=services | {"COLUMNS": "80"}) for options in ((), ("-w", "whole-2"))
+    )
+
+    assert [
+        (view["workflow_id"], view["status"], view["missing"], view["unclosed"])
+        for view in found["workflows"]
+    ] == [("gap", "DEGRADED", 1, 0), ("silent", "LOST", 0, 1)]
+    assert (found["whole"], found["unseen"], found["others"]) == (2, 0, 0)
+    lines = [line.split() for line in page.stdout.splitlines()]
+    assert ["workflow", "status", "produced", "stored", "missing", "unclosed"] in lines
+    assert ["gap", "DEGRADED", "6", "5", "1", "0"] in lines
+    assert "2 runs ended and wholly stored: `-w ID` shows any one" in page.stdout
+    assert "provd runs verify ID" in page.stdout
+    assert max(map(len, page.stdout.splitlines())) <= 80
+    assert ["whole-2", "FINISHED", "8", "8"] in [line.split() for line in one.stdout.splitlines()]
+
+
+def test_a_tenant_and_everybody_see_the_same_of_the_tenants_runs(
+    run_provd: RunProvd, services: dict[str, str], store: Store
+) -> None:
+    for name, lost in (("whole", ()), ("gap", (4,))):
+        owner = ProducerBuilder(name, f"p-{name}").open().workflow(Status.RUNNING)
+        owner.task()
+        owner.workflow().close()
+        for message in owner.messages:
+            message.record["tenant_id"] = "ours"
+        owner.write(store, without=lost)
+
+    everybody, ours, others, asked = (
+        document(run_provd("status", *options, "--json", env=services | tenant))
+        for options, tenant in (
+            ((), {}),
+            ((), {"PROVD_TENANT_ID": "ours"}),
+            ((), {"PROVD_TENANT_ID": "others"}),
+            (("-w", "gap"), {"PROVD_TENANT_ID": "others"}),
+        )
+    )
+
+    assert [view["workflow_id"] for view in everybody["workflows"]] == ["gap"]
+    assert (ours["workflows"], ours["whole"]) == (everybody["workflows"], 1)
+    assert (others["workflows"], others["whole"], asked["workflows"]) == ([], 0, [])
+
+
+def test_a_message_that_may_wait_in_redis_is_not_called_missing_while_redis_is_away(
+    run_provd: RunProvd, services: dict[str, str], store: Store
+) -> None:
+    owner = ProducerBuilder("gap", "p-gap").open().workflow(Status.RUNNING)
+    owner.task()
+    owner.close().write(store, without=[3])
+    away = services | {"PROVD_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0"}
+
+    found, page = document(run_provd("status", "--json", env=away)), run_provd("status", env=away)
+
+    assert "missing" not in found["workflows"][0]
+    assert ["gap", "LOST", "4", "3", "?"] in [line.split() for line in page.stdout.splitlines()]
 
 
 def test_with_both_away_it_says_so_and_the_exit_is_3(run_provd: RunProvd, tmp_path: Path) -> None:

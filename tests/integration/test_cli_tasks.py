@@ -58,6 +58,68 @@ def sweep(store: Store) -> ProducerBuilder:
 
 
 @pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ("--where", "campain_id = 'x'"),
+            "no field 'campain_id' of a task is known; did you mean campaign_id?",
+        ),
+        (("--where", "rank = 9 or not used.lr exists and lr = 1"), "did you mean used.lr or generated.lr?"),
+        (("--where", "lr['a.b'] = 1"), "no field 'lr' of a task is known"),
+        (("-w", "sweep000", "-a", "trian"), "sweep000 has no activity 'trian'; did you mean 'train'?"),
+        (("-w", "sweep000", "-a", "inner"), "sweep000 has no activity 'inner'; there are test, train"),
+        (("--sort", "nope", "-n", "0"), "no field 'nope' of a task is known"),
+    ],
+)
+@pytest.mark.parametrize("json_too", [False, True])
+@pytest.mark.usefixtures("sweep")
+def test_a_name_that_no_task_has_is_told_with_the_nearest(
+    provd: Provd, options: tuple[str, ...], said: str, json_too: bool
+) -> None:
+    result = provd("tasks", *options, *(["--json"] if json_too else []))
+
+    assert result.exit_code == 0
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--where", "used.zz = 1"),
+        ("--where", "rank = 9 and custom_metadata.a = 1"),
+        ("-w", "sweep000", "-a", "train", "--host", "none"),
+        ("--sort", "generated.acc"),
+        ("--sort=-received_at,task_id"),
+    ],
+)
+@pytest.mark.usefixtures("sweep")
+def test_nothing_is_said_of_names_that_are_known(provd: Provd, options: tuple[str, ...] | str) -> None:
+    result = provd("tasks", *([options] if isinstance(options, str) else options))
+
+    assert result.stderr in ("", "no such tasks\n")
+
+
+def test_a_field_of_a_later_version_is_not_called_unknown(store: Store, provd: Provd) -> None:
+    part = ProducerBuilder("alpha", "p1").open()
+    part.task(energy=3)
+    part.write(store)
+
+    assert provd("tasks", "--sort", "energy").stderr == ""
+
+
+def test_a_field_that_no_run_has_is_told_with_the_nearest(store: Store, provd: Provd) -> None:
+    finished_run(store)
+
+    for condition, said in (
+        ("nam = 'x'", "did you mean name?"),
+        ("lr = 7", "did you mean args.lr or code.lr?"),
+    ):
+        result = provd("runs", "tail", "--where", condition)
+        assert result.stderr.startswith("no such runs\nno field ")
+        assert said in result.stderr
+
+
+@pytest.mark.parametrize(
     ("options", "expected"),
     [
         (["-w", "sweep"], [7, 6, 5, 4, 3, 2]),

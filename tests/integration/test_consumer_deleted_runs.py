@@ -37,6 +37,10 @@ def tombstone_of(store: Store, workflow_id: str = "w1") -> Record:
     return found
 
 
+def files_in(spool: Path) -> list[Path]:
+    return [path for path in spool.rglob("*.jsonl*") if path.is_file()]
+
+
 def test_late_frames_are_acknowledged_and_counted_and_their_producer_gets_its_receipts(
     client: redis.Redis, namespace: str, make_consumer: MakeConsumer, store: Store
 ) -> None:
@@ -81,34 +85,43 @@ def test_a_producer_with_its_own_copy_on_disk_lets_it_go_when_its_run_was_delete
     script: Script, make_consumer: MakeConsumer, store: Store, tmp_path: Path
 ) -> None:
     spool = tmp_path / "spool"
-    go = tmp_path / "go"
     job = script.start(
-        f"""
-import pathlib, threading, provd
-@provd.task
-def work(n):
-    return n
-with provd.workflow("deleted", workflow_id="w1"):
-    for n in range(20):
-        work(n)
-    provd.flush()
-    while not pathlib.Path({str(go)!r}).exists():
-        threading.Event().wait(0.05)
-    for n in range(20):
-        work(n)
-""",
+        """
+        import sys, provd
+
+        @provd.task
+        def work(n):
+            return n
+
+        workflow = provd.workflow("deleted", workflow_id="w1").start()
+        for n in range(20):
+            work(n)
+        provd.flush()
+        sys.stdin.readline()
+        for n in range(20):
+            work(n)
+        workflow.stop()
+        print(provd.flush(), flush=True)
+        sys.stdin.readline()
+        """,
         env={"PROVD_DURABILITY": "disk", "PROVD_SPOOL_DIR": str(spool)},
     )
     with running(make_consumer()):
         wait_until(lambda: store.count(names.TASKS, {"workflow_id": "w1"}) == 20, 60)
         delete(store)
-        go.touch()
+        assert job.stdin is not None
+        assert job.stdout is not None
+        job.stdin.write("go on\n")
+        job.stdin.flush()
+        assert job.stdout.readline() == "True\n"
         wait_until(lambda: tombstone_of(store)["refused"] >= 20, 60)
-        _, said = job.communicate(timeout=60)
+        # At its end it would wait for its receipts, though not for long.
+        wait_until(lambda: files_in(spool) == [], 60)
+        _, said = job.communicate("end\n", timeout=60)
         assert job.returncode == 0, said
 
     assert left_of(store) == 0
-    assert [path for path in spool.rglob("*.jsonl*") if path.is_file()] == []
+    assert files_in(spool) == []
 
 
 def test_what_a_consumer_kept_in_its_spool_of_a_deleted_run_is_settled_too(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from provd.store.interface import Store
 from provd.store.open import open_store
 from tests.integration.consuming import make_consumers, opened_store, plain_settings, running
 from tests.integration.feeder import Feeder
+from tests.integration.freezing import freeze_with_frames_in_hand
 from tests.services.child import Child
 from tests.services.mongo_server import MongoServer
 from tests.services.redis_server import RedisServer
@@ -195,9 +195,8 @@ def test_the_frames_of_a_killed_consumer_are_stored_by_another(
         feeder.send(feeder.tasks(20_000), frame=10)
         child.start()
         try:
-            wait_until(lambda: feeder.pending() > 0 and store.count(names.TASKS, {}) > 0, 30)
-            child.send(signal.SIGSTOP)
-            held = feeder.pending()
+            wait_until(lambda: store.count(names.TASKS, {}) > 0, 30)
+            held = freeze_with_frames_in_hand(child, feeder)
         finally:
             child.kill()
         assert feeder.length() > 0

@@ -123,7 +123,37 @@ def test_a_workflow_says_how_its_block_ended_and_the_exit_status_stays(
     producer = streams.records(Kind.PRODUCER)[-1]
     assert (workflow["status"], workflow.get("stderr")) == (status, stderr)
     assert (producer["status"], producer.get("stderr")) == (status, stderr)
-    assert ("traceback" in workflow) == (status == "ERROR" and exit_status == 1)
+    assert ("traceback" in workflow) == (status == "ERROR")
+
+
+def test_a_task_that_ends_the_program_says_where(script: Script, streams: Streams) -> None:
+    """G6: what raised is ERROR with its message and traceback, `sys.exit` too."""
+    ended = script.run("""
+        import sys
+        import provd
+
+        def give_up(status):
+            sys.exit(status)
+
+        @provd.task
+        def train(status):
+            give_up(status)
+
+        with provd.workflow("w"):
+            try:
+                train(0)
+            except SystemExit:
+                pass
+            train(2)
+    """)
+
+    assert ended.returncode == 2
+    fine, failed = sorted(streams.tasks("train"), key=lambda task: task["used"]["status"])
+    assert (fine["status"], "traceback" in fine) == ("FINISHED", False)
+    assert (failed["status"], failed["stderr"]) == ("ERROR", "SystemExit: 2")
+    assert "in give_up\n" in failed["traceback"]
+    assert failed["traceback"].endswith("SystemExit: 2\n")
+    assert "provd" not in failed["traceback"]
 
 
 def test_a_workflow_that_is_never_stopped_ends_with_its_process(script: Script, streams: Streams) -> None:

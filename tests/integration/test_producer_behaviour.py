@@ -123,17 +123,18 @@ def test_a_time_limit_that_strikes_inside_capture_loses_no_call_that_had_returne
         returned, n, struck = [], 0, 0
         with provd.workflow("w"):
             signal.setitimer(signal.ITIMER_REAL, 0.0013, 0.0013)
-            while n < 20_000:
+            while True:
                 try:
                     armed = True
-                    while n < 20_000:
+                    while n < 20_000 or (struck <= 20 and n < 400_000):
                         n += 1
                         work(n)
                         returned.append(n)
+                    armed = False
+                    break
                 except Limit:
                     armed = False
                     struck += 1
-            armed = False
             signal.setitimer(signal.ITIMER_REAL, 0)
         print(struck > 20, len(returned), sum(returned))
         """,

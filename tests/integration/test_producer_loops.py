@@ -165,7 +165,7 @@ def test_a_slow_iteration_is_said_while_the_loop_goes_on(
         for count in (1, 2, 3):
             process.stdin.write("next\n")
             process.stdin.flush()
-            wait_until(lambda count=count: len(streams.tasks("loop")) == count, timeout=5)  # type: ignore[misc]
+            wait_until(lambda count=count: len(streams.tasks("loop")) == count, timeout=30)  # type: ignore[misc]
     finally:
         process.communicate("end\n", timeout=30)
 

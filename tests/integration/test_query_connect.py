@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -15,10 +16,13 @@ import provd
 from provd.common import names
 from provd.common.errors import Ambiguous, NotFound, StoreUnavailable, UsageError
 from provd.common.record import Status
-from provd.query import Connection
+from provd.query import Connection, notebook
 from provd.query.run_search import RunFollower, RunQuestion, parse_run_where
 from provd.store.interface import Store
 from tests.builders import START_MS, ProducerBuilder, finished_run
+
+#: What a notebook's table is made of.
+_TABLE_TAGS = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td"}
 
 
 @pytest.fixture
@@ -53,6 +57,19 @@ def test_a_run_tells_its_facts(store: Store, books: Connection) -> None:
     assert run.verify().complete
     assert run.summary().errors[0].count == 1
     assert run == books.run("last")
+
+
+def test_a_run_knows_its_parent_and_its_children(store: Store, books: Connection) -> None:
+    finished_run(store, "outer")
+    for number in range(2):
+        part = ProducerBuilder(f"inner{number}", f"p{number}", started_at=START_MS + number).open()
+        part.workflow(parent_workflow_id="outer").close().write(store)
+
+    outer, inner = books.run("outer"), books.run("inner0")
+
+    assert [run.workflow_id for run in outer.children()] == ["inner1", "inner0"]
+    assert (outer.parent_workflow_id, inner.parent_workflow_id) == (None, "outer")
+    assert len(inner.children()) == 0
 
 
 def test_runs_are_a_list_the_latest_first_and_a_table(store: Store, books: Connection) -> None:
@@ -282,6 +299,83 @@ def test_what_is_shown_of_each(store: Store, books: Connection) -> None:
         "<tr><th>ended_at</th><td>2026-11-20T14:00:12.340Z</td></tr><tr><th>duration</th><td>12.34</td></tr>"
         "<tr><th>tasks</th><td>FINISHED=4, ERROR=1</td></tr><tr><th>producers</th><td>1</td></tr>"
         "</tbody></table>"
+    )
+
+
+def two_runs(store: Store, name: str) -> None:
+    """Two runs with names everywhere, each of more tasks than are shown."""
+    for workflow_id, value in (("alpha", 1), ("beta", 2)):
+        part = ProducerBuilder(workflow_id, f"p-{workflow_id}", hostname=name).open()
+        caller = part.task(name, generated={"k": {"type": "provd.Key", "key": name}})
+        for number in range(notebook.SHOWN_ROWS + 5):
+            part.task(
+                f"{name}{number}", used={"n": name}, generated={"m": f"{name}{value}"}, parent_task_id=caller
+            )
+        key = {"type": "provd.Key", "key": name}
+        part.task(name, Status.ERROR, stderr=f"{name}\n{name}", used={"k": key}, parent_task_id=caller)
+        part.workflow(name=name, args={name: f"{name}{value}"}).write(store, without=[5])
+
+
+def answers(books: Connection) -> dict[str, Any]:
+    """Everything that a run answers a question with."""
+    run = books.run("alpha")
+    failed = run.tasks(status="ERROR").first()
+    assert failed is not None
+    return {
+        "lineage": run.lineage(failed["task_id"], down=True),
+        "all": books.lineage(failed["parent_task_id"], down=True),
+        "comparison": run.compare("beta"),
+        "summary": run.summary(),
+        "books": run.verify(),
+        "graph": run.graph(),
+    }
+
+
+def test_answers_are_tables_in_a_notebook_whose_values_are_data(store: Store, books: Connection) -> None:
+    evil = """<script>alert("x")</script><img src=x onerror='y'>&amp;\n\x1b[31m\u202e"""
+    two_runs(store, evil)
+
+    for name, shown in answers(books).items():
+        page = shown._repr_html_()
+        tables = ET.fromstring(f"<div>{page}</div>")  # well-formed, also as XML
+        assert {element.tag for element in tables.iter()} <= _TABLE_TAGS
+        assert not any(element.attrib for element in tables.iter())
+        assert "\x1b" not in page
+        assert "\u202e" not in page
+        for table in tables:
+            rows = table.findall("./tbody/tr")
+            assert len(rows) <= notebook.SHOWN_ROWS
+            assert len(rows) < notebook.SHOWN_ROWS or "the first 20 of" in table.findtext("caption", "")
+        assert name == "books" or "<script>alert" in "".join(tables.itertext())
+
+
+def test_answers_say_on_one_short_line_what_they_are(store: Store, books: Connection) -> None:
+    two_runs(store, "x" * 3000 + "\n")
+
+    for shown in answers(books).values():
+        assert repr(shown).isprintable()
+        assert len(repr(shown)) < 250
+
+
+def test_what_is_shown_of_each_answer(store: Store, books: Connection) -> None:
+    finished_run(store, "alpha")
+    finished_run(store, "beta")
+    run = books.run("alpha")
+    task = run.tasks().first()
+    assert task is not None
+
+    assert repr(run.lineage(task["task_id"])) == f"<Lineage of {task['task_id']}: 1 task, 0 edges>"
+    assert repr(run.compare("beta")) == "<Comparison of alpha and beta: nothing differs but times>"
+    assert repr(run.graph()) == "<Graph of alpha: 2 activities, 0 arrows>"
+    assert repr(run.summary()) == (
+        "<Summary of alpha: DEGRADED; 1 kind of error; complete: all 9 messages of 1 producer stored>"
+    )
+    assert repr(run.verify()) == "<Books of alpha: complete: all 9 messages of 1 producer stored>"
+    assert run.verify() == run.verify()
+    assert run.graph()._repr_html_() == (
+        "<table><caption>Graph of alpha: 2 activities, 0 arrows</caption>"
+        "<thead><tr><th>activity_id</th><th>tasks</th></tr></thead>"
+        "<tbody><tr><td>evaluate</td><td>ERROR=1</td></tr><tr><td>train</td><td>FINISHED=4</td></tr></tbody></table>"
     )
 
 

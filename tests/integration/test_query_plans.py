@@ -10,12 +10,13 @@ import pytest
 
 from provd.common.record import Status
 from provd.query.find import find_run
-from provd.query.runs import list_runs
+from provd.query.runs import list_runs, read_children
 from provd.query.summary import summarise_run
 from provd.query.tasks import TaskQuestion, find_tasks
 from provd.store.books import read_books
 from provd.store.interface import ConsumerMark, Store
 from provd.store.open import open_store
+from provd.store.unfinished import read_unfinished
 from tests.builders import START_MS, ProducerBuilder
 
 _RUNS = 4
@@ -101,6 +102,7 @@ _QUESTIONS: dict[str, Callable[[Store], Any]] = {
     "show by a name": lambda store: find_run(store, "only"),
     "verify": lambda store: read_books(store, "run1"),
     "tail": list_runs,
+    "child runs": lambda store: read_children(store, "run1"),
     "tail of a campaign": lambda store: list_runs(store, campaign_id="exp"),
     "tasks of a run": _tasks(workflow_id="run1"),
     "all tasks of a run": _tasks(0, workflow_id="run1"),
@@ -150,3 +152,12 @@ def test_the_books_count_tasks_without_reading_any(mongo: Any) -> None:
     done = [one for one in profile(mongo, _QUESTIONS["verify"]) if one.collection == "tasks"]
 
     assert [one.documents for one in done] == [0]
+
+
+def test_the_status_of_all_runs_reads_no_task_and_the_ledgers_of_the_latest_alone(mongo: Any) -> None:
+    done = profile(mongo, lambda store: read_unfinished(store, among=2))
+
+    assert [one for one in done if one.collection == "tasks"] == []
+    (ledger,) = (one for one in done if one.collection == "ledger")
+    assert "IXSCAN" in ledger.plan
+    assert ledger.documents == ledger.returned

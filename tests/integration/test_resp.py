@@ -93,8 +93,10 @@ def test_a_connection_that_was_closed_between_two_commands_is_made_again(private
 
 def test_a_reply_that_comes_too_late_is_not_taken_for_another_one(private_redis: PrivateRedis) -> None:
     server = private_redis()
-    client = Client(server.url, timeout_s=0.2)
+    client = Client(server.url)
     client.redis.set("key", "late")
+    assert client.redis._socket is not None
+    client.redis._socket.settimeout(0.2)  # of this connection, not of the next
 
     server.pause()
     with pytest.raises(TimeoutError):

@@ -10,6 +10,7 @@ import redis
 from pymongo.errors import PyMongoError
 
 from tests.services.mongo_server import MongoServer
+from tests.services.ports import free_port, free_port_with
 from tests.services.redis_server import RedisServer
 
 
@@ -41,6 +42,14 @@ def test_a_private_redis_that_was_restarted_has_its_data_and_its_address(
     assert server.url == url
     with server.client() as client:
         assert client.get("key") == b"value"
+
+
+def test_no_port_is_given_twice_though_nobody_listens_on_it_yet() -> None:
+    alone = [free_port() for _ in range(1000)]
+    first = [free_port_with(10_000) for _ in range(500)]
+    given = [*alone, *first, *(port + 10_000 for port in first)]
+
+    assert len(set(given)) == len(given)
 
 
 def test_a_killed_redis_refuses_connections(private_redis: Callable[..., RedisServer]) -> None:

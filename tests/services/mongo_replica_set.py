@@ -20,6 +20,10 @@ _READY_S = 90.0
 #: An election begins this long after the primary was last heard of: ten seconds by default.
 _ELECTION_MS = 2000
 
+#: A look at a member that is away ends soon, and is taken again; a command waits for a member that is only busy.
+_LOOK_MS = 1_000
+_COMMAND_MS = 30_000
+
 
 class MongoReplicaSet:
     """Three `mongod`, of which one is primary; any may be stopped, killed and started again."""
@@ -53,11 +57,15 @@ class MongoReplicaSet:
 
     @property
     def primary(self) -> _Member:
-        """The present primary; raises `LookupError` when there is none."""
-        for member in self.members:
-            if member.role == "primary":
-                return member
-        raise LookupError("the replica set has no primary now")
+        """The present primary, waited for: a busy one may be late to answer, and there is none during an election."""
+        found: list[_Member] = []
+
+        def is_found() -> bool:
+            found[:] = [member for member in self.members if member.role == "primary"]
+            return bool(found)
+
+        wait_until(is_found, _READY_S, "a primary")
+        return found[0]
 
     def has_other_primary(self, before: _Member) -> bool:
         """Whether another member than this one is primary now."""
@@ -75,7 +83,7 @@ class MongoReplicaSet:
 
     def client(self) -> pymongo.MongoClient[dict[str, Any]]:
         """A client of the test's own, to be closed by it."""
-        return pymongo.MongoClient(self.database_url(""), serverSelectionTimeoutMS=30_000)
+        return pymongo.MongoClient(self.database_url(""), serverSelectionTimeoutMS=_COMMAND_MS)
 
     def close(self) -> None:
         """End all; the data need not survive."""
@@ -106,17 +114,17 @@ class _Member:
             return "primary"
         return "secondary" if hello.get("secondary") else ""
 
-    def client(self) -> pymongo.MongoClient[dict[str, Any]]:
+    def client(self, timeout_ms: int = _COMMAND_MS) -> pymongo.MongoClient[dict[str, Any]]:
         """A client of this member alone, whatever its part."""
         return pymongo.MongoClient(
-            f"mongodb://{self.host}/?directConnection=true", serverSelectionTimeoutMS=1000
+            f"mongodb://{self.host}/?directConnection=true", serverSelectionTimeoutMS=timeout_ms
         )
 
     def hello(self) -> dict[str, Any] | None:
         if not self.child.is_running:
             return None
         try:
-            with self.client() as client:
+            with self.client(_LOOK_MS) as client:
                 return dict(client.admin.command("hello"))
         except PyMongoError:  # refused, or still recovering
             return None

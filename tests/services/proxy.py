@@ -50,9 +50,12 @@ class Proxy:
         """Drop every connection and end."""
         self._ended.set()
         self._flowing.set()
-        self._listener.close()
+        # Closing alone does not wake the thread that accepts.
+        self._listener.shutdown(socket.SHUT_RDWR)
         self.drop()
-        self._thread.join(5)
+        self._thread.join(30)
+        self._listener.close()
+        assert not self._thread.is_alive()
 
     def slow(self, seconds: float) -> None:
         """Hold every piece of every reply back for so long; 0 ends it."""
@@ -85,7 +88,7 @@ class Proxy:
             try:
                 client, _ = self._listener.accept()
             except OSError:
-                return
+                return  # it was shut down
             try:
                 server = socket.create_connection(self._target, timeout=5)
             except OSError:
@@ -94,6 +97,10 @@ class Proxy:
             server.settimeout(None)
             with self._lock:
                 self._open |= {client, server}
+            if self._ended.is_set():  # `close` may have dropped what was open before these were
+                self._reset(client)
+                self._reset(server)
+                return
             for source, sink, tampers in ((client, server, False), (server, client, True)):
                 threading.Thread(
                     target=self._forward, args=(source, sink, tampers), name="proxy", daemon=True

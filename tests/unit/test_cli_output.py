@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
+from typing import Any
 
 import pytest
 
 from provd.cli import human, output
+from provd.cli.lines import Lines
 from provd.cli.output import Column
 
 
@@ -45,13 +48,43 @@ def test_durations_read_as_people_say_them(seconds: float | None, expected: str)
     assert human.duration(seconds) == expected
 
 
-def test_times_are_local_and_leave_out_the_date_when_all_are_of_today(berlin: None) -> None:
-    """The column's form is one for all its rows."""
-    noon = datetime.now().astimezone().replace(hour=12, minute=30, second=15)
-    utc = noon.astimezone(timezone.utc)
+class _AfterMidnight(datetime):
+    """A clock that stands still, on 20 November in Berlin and on the 19th in UTC."""
 
-    assert human.moments([utc, None]) == ["12:30:15", ""]
-    assert human.moments([utc, utc - timedelta(days=800)])[0] == f"{noon:%Y-%m-%d} 12:30"
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> _AfterMidnight:
+        return cls.fromtimestamp(datetime(2026, 11, 19, 23, 30, tzinfo=timezone.utc).timestamp(), tz)
+
+
+def test_times_are_local_and_leave_out_the_date_when_all_are_of_today(
+    berlin: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The column's form is one for all its rows."""
+    monkeypatch.setattr(human, "datetime", _AfterMidnight)
+    noon = datetime(2026, 11, 20, 11, 30, 15, tzinfo=timezone.utc)
+
+    assert human.moments([noon, None]) == ["12:30:15", ""]
+    assert human.moments([noon, noon - timedelta(days=1)]) == ["11-20 12:30", "11-19 12:30"]
+    assert human.moments([noon, noon - timedelta(days=800)])[0] == "2026-11-20 12:30"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (2**70, "v=1180591620717411303424"),
+        ({"a.b": 1, 3: [math.inf, None, True]}, 'v={"a.b":1,"3":["inf",null,true]}'),
+        ({"$lr": b"abc", None: b"x"}, 'v={"$lr":"<3 bytes>","None":"<1 byte>"}'),
+        (b"", "v=<0 bytes>"),
+        ([datetime(2026, 11, 21, 12, tzinfo=timezone.utc)], None),
+        (math.nan, "v=nan"),
+    ],
+    ids=repr,
+)
+def test_a_cell_shows_a_value_and_not_how_it_is_kept(value: Any, shown: str | None) -> None:
+    text = human.pairs({"v": value})
+
+    assert not any(tag in text for tag in ("~", "$number", "$date", "$binary"))
+    assert shown in (None, text)
 
 
 def test_a_table_fits_the_width_and_keeps_what_must_not_be_cut(
@@ -105,6 +138,28 @@ def test_text_of_records_is_neither_markup_nor_a_terminals_command(
     assert ":smile:" in printed
     assert "\x1b" not in printed
     assert "\x9b" not in printed
+
+
+@pytest.mark.parametrize("break_", ["\n", "\r\n", "\t", "\v", "\f", "\x85", "\u2028", "\u2029"])
+def test_a_name_begins_no_row_of_its_own(capsys: pytest.CaptureFixture[str], break_: str) -> None:
+    name = f"first{break_}second"
+
+    output.print_table([Column("a"), Column("b", folds=True)], [[name, name]])
+    output.print_fields([("name", name)])
+    Lines().show([[name]])
+
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1:] == ["first second  first second", "name  first second", "first second"]
+
+
+@pytest.mark.parametrize(
+    "mark", [*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]
+)
+def test_no_text_turns_the_direction_of_writing(capsys: pytest.CaptureFixture[str], mark: str) -> None:
+    """`exe.doc` would be read as `cod.exe`; letters that are written from right to left stay."""
+    output.print_line(f"{mark}exe.doc שלום\nline")
+
+    assert capsys.readouterr().out == "\ufffdexe.doc שלום\nline\n"
 
 
 def test_json_has_iso_dates_and_tagged_values_on_one_line() -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from provd.cli import exits
 from provd.cli.main import ProvdGroup, app
-from provd.common import errors
+from provd.common import errors, names
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "commands.md"
 
@@ -37,6 +37,13 @@ def section(name: str) -> str:
     _, found, rest = REFERENCE.read_text(encoding="utf-8").partition(f"\n## {name}\n")
     assert found, f"docs/commands.md has no section {name!r}"
     return rest.partition("\n## ")[0]
+
+
+def test_the_help_of_query_names_every_collection() -> None:
+    (collection,) = (one for one in commands()["provd query"].params if one.name == "collection")
+
+    told = (getattr(collection, "help", "") or "").rstrip(".").replace(" or ", ", ").split(", ")
+    assert sorted(told) == sorted(names.COLLECTIONS)
 
 
 @pytest.mark.parametrize("name", sorted(commands()))

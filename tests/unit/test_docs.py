@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from provd.cli.sample import sample_text
+from provd.common.errors import UnsupportedQuery
 from provd.common.record import PRODUCER_FIELDS, TASK_FIELDS, WORKFLOW_FIELDS
 from provd.common.settings import Settings
+from provd.store import matcher, pipeline
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +45,38 @@ def test_every_link_of_the_documentation_leads_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize(
+    ("row", "known"),
+    [
+        ("operators of a filter", matcher.OPERATORS),
+        ("around filters", matcher.LOGICAL),
+        ("stages of a pipeline", pipeline.STAGES),
+        ("in expressions", pipeline.EXPRESSIONS),
+        ("types of `$type`", matcher.TYPE_NAMES),
+    ],
+)
+def test_what_the_embedded_store_answers_is_listed(row: str, known: frozenset[str]) -> None:
+    text = (ROOT / "docs" / "query.md").read_text()
+
+    found = re.search(rf"^\| {re.escape(row)} \| (.*) \|$", text, flags=re.MULTILINE)
+
+    assert found is not None
+    assert re.findall(r"`\"?([$\w]+)\"?`", found[1]) == sorted(known)
+
+
+def test_a_refusal_of_the_embedded_store_names_the_page_that_lists_what_it_answers() -> None:
+    for ask in (
+        lambda: matcher.matcher({"a": {"$near": 1}}),
+        lambda: pipeline.check_pipeline([{"$lookup": {}}]),
+        lambda: pipeline.check_pipeline([{"$group": {"_id": {"$year": "$started_at"}}}]),
+    ):
+        with pytest.raises(UnsupportedQuery) as refused:
+            ask()
+        page = re.search(r"docs/\w+\.md", str(refused.value))
+        assert page is not None
+        assert "## What the embedded store answers" in (ROOT / page[0]).read_text()
+
+
 def test_fields_of_records_that_the_concepts_name_exist() -> None:
     text = (ROOT / "docs" / "concepts.md").read_text()
     for collection, fields in (
@@ -54,6 +88,17 @@ def test_fields_of_records_that_the_concepts_name_exist() -> None:
         assert found is not None
         named = re.findall(r"`(\w+)(?:\{\}|\[\])?`", re.sub(r"\([^)]*\)", "", found[1]))
         assert set(named) <= set(fields)
+
+
+def test_every_event_of_the_guarantees_says_what_is_kept_lost_tested_and_measured() -> None:
+    section = (ROOT / "docs" / "guarantees.md").read_text().partition("### A producer ends")[2]
+    section = section.partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    heads = [row for row in rows if row[0] == "event"]
+
+    assert len(heads) == section.count("\n### ") + 1
+    assert {tuple(row) for row in heads} == {("event", "kept", "may be lost", "test", "measured")}
+    assert [row for row in rows if not row[0].startswith("---") and len(row) != 5] == []
 
 
 @pytest.mark.parametrize("page", ["guarantees.md", "capture.md", "security.md"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ def test_a_producer_id_begins_with_its_time_of_birth_and_ends_in_60_random_bits(
     assert all(re.fullmatch(r"[0-9a-hjkmnp-tv-z]{22}", one) for one in made)
     births = [one[:10] for one in made]
     assert births == sorted(births)
+    assert [ids.born_ms(one) for one in made] == sorted(ids.born_ms(one) or 0 for one in made)
+    assert 0 <= time.time_ns() // 1_000_000 - (ids.born_ms(made[0]) or 0) < 60_000
+    assert ids.born_ms("p1") is None
     assert len({one[10:] for one in made}) == 1000
 
 

@@ -179,24 +179,32 @@ def test_the_programs_own_record_is_not_changed() -> None:
     assert record["argv"] == ["--password", "hunter2"]
 
 
+def cost_s(text: str) -> float:
+    """Processor time of this thread, the least of three: whatever else a machine does only adds to it."""
+    costs = []
+    for _ in range(3):
+        secrets, before = Secrets(), time.thread_time()
+        secrets.output(text)
+        costs.append(time.thread_time() - before)
+    return min(costs)
+
+
 @pytest.mark.parametrize(
-    "hostile",
+    ("head", "piece", "tail"),
     [
-        "://a:" * 16_000,
-        "a" * 65_000,
-        "password=" * 7_000,
-        "'a':" * 16_000,
-        "://" + "a:" * 32_000,
-        "?a=" * 20_000 + "://",
+        ("", "://a:", ""),
+        ("", "a", ""),
+        ("", "password=", ""),
+        ("", "'a':", ""),
+        ("://", "a:", ""),
+        ("", "?a=", "://"),
     ],
-    ids=lambda text: text[:12],
 )
-def test_hostile_text_costs_time_in_proportion_to_its_length(hostile: str) -> None:
-    before = time.process_time()
+def test_hostile_text_costs_time_in_proportion_to_its_length(head: str, piece: str, tail: str) -> None:
+    """Four times the text costs four times as much, not sixteen: the limit is halfway, and the same on any machine."""
+    quarter, whole = (head + piece * (length // len(piece)) + tail for length in (20_000, 80_000))
 
-    Secrets().output(hostile)
-
-    assert time.process_time() - before < 2.0
+    assert cost_s(whole) < 8 * cost_s(quarter) + 0.05
 
 
 def test_ever_new_names_do_not_fill_the_memory() -> None:

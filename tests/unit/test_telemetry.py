@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import mmap
 import os
 import subprocess
@@ -116,6 +117,17 @@ def test_a_task_that_writes_a_file_shows_the_bytes(tmp_path: Path) -> None:
     assert delta_of(task)["interval_s"] >= telemetry.FRESH_S
 
 
+@pytest.fixture
+def no_garbage() -> Iterator[None]:
+    """What earlier tests left is freed before, and nothing meanwhile: memory and files are the test's own."""
+    gc.collect()
+    gc.disable()
+    outlive_a_reading()  # that of an earlier test, which a task would share
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_garbage")
 def test_a_task_that_keeps_memory_and_a_file_open_shows_both(tmp_path: Path) -> None:
     kept: list[Any] = []
 

@@ -53,8 +53,22 @@ def test_a_users_dict_never_reads_back_as_anything_else(tag: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     "key", ["$gt", "~x", "a\0b", "\ud800", 1, 1.5, None, True, b"x", (1, "a")], ids=ascii
 )
-def test_a_key_that_a_store_cannot_hold_becomes_a_list_of_pairs(key: Any) -> None:
-    assert list(to_portable({key: 1, "b": 2})) == ["~map"]
+def test_a_key_that_a_store_cannot_hold_becomes_one_of_a_list_of_pairs(key: Any) -> None:
+    """A plain key stays where it can be asked for, whatever stands beside it."""
+    portable = to_portable({key: 1, "b": 2})
+
+    assert portable.keys() == {"b", "~map"}
+    assert portable["b"] == 2
+    assert from_portable(portable) == {key: 1, "b": 2}
+
+
+def test_pairs_of_all_keys_are_read_too() -> None:
+    assert from_portable({"~map": [["$lr", 1], ["b", {"~int": "0x1"}]]}) == {"$lr": 1, "b": 1}
+
+
+def test_pairs_that_are_none_are_no_value() -> None:
+    with pytest.raises(ValueError, match="~map"):
+        from_portable({"a": 1, "~map": 5})
 
 
 @pytest.mark.parametrize("key", ["a", "", "a.b", "a$", "naïve", "a~"])
