@@ -79,9 +79,8 @@ def read_failure(record: Record) -> Failure | None:
         return _failure(raised, said)
     if not said:
         return None
-    if traceback or _NAMED.match(
-        said[:HEADLINE_MAX]
-    ):  # an exception's message, but no traceback, or one that is no help
+    # An exception's message without a traceback, or with one that is no help.
+    if traceback or _NAMED.match(said[:HEADLINE_MAX]):
         return Failure(_one_line(said), _exception_of(said))
     return _written(said)
 
