@@ -2,7 +2,7 @@
 
 - Both stores refuse the same, so that what one holds the other can take. MongoDB holds 180 levels, and an update around
   a document has some of its own; the embedded store reads JSON by functions that call themselves.
-- What is counted is the portable form: a map with odd keys is three levels of it.
+- What is counted is the portable form: below an odd key a value is two levels deeper than below a plain one.
 - Nearly every document is known from its encoded bytes to be shallow, and is not walked.
 """
 
@@ -48,6 +48,7 @@ def _check(document: dict[str, Any]) -> None:
 def _items(value: Any) -> Iterable[Any]:
     if not isinstance(value, dict):
         return value  # type: ignore[no-any-return]
-    if all(map(values.is_plain_key, value)):
+    odd = [[key, item] for key, item in value.items() if not values.is_plain_key(key)]
+    if not odd:
         return value.values()
-    return ([list(pair) for pair in value.items()],)
+    return [*(item for key, item in value.items() if values.is_plain_key(key)), odd]

@@ -15,10 +15,16 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "arrays": lambda inner: [inner],
     "maps": lambda inner: {"k": inner},
     "odd maps": lambda inner: {1: inner},
+    "maps beside odd keys": lambda inner: {"k": inner} if _is_shallow(inner) else {"k": inner, 1: 1},
 }
 
 #: Levels of the portable form.
-LEVELS = {"arrays": 1, "maps": 1, "odd maps": 3}
+LEVELS = {"arrays": 1, "maps": 1, "odd maps": 3, "maps beside odd keys": 1}
+
+
+def _is_shallow(value: Any) -> bool:
+    """Whether a pair beside it would be deeper."""
+    return not isinstance(value, dict) or not isinstance(value["k"], dict)
 
 
 def nested(kind: str, levels: int) -> Any:
