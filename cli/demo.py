@@ -132,13 +132,16 @@ def _sweep(store: Store, environment: dict[str, str], workers: int) -> str:
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    workflow_id = process.stdout.readline().removeprefix("workflow ").strip()
-    ended = threading.Event()
-    reader = threading.Thread(target=_await, args=(process, ended), name="provd-demo")
-    reader.start()
-    _show_progress(store, workflow_id, ended)
-    reader.join()
+    try:
+        assert process.stdout is not None
+        workflow_id = process.stdout.readline().removeprefix("workflow ").strip()
+        ended = threading.Event()
+        reader = threading.Thread(target=_await, args=(process, ended), name="provd-demo", daemon=True)
+        reader.start()
+        _show_progress(store, workflow_id, ended)
+        reader.join()
+    finally:
+        process.terminate()  # where it has not ended, the demo is being stopped
     if process.returncode != 0 or not workflow_id:
         raise StoreError(f"the sweep {script} ended with exit status {process.returncode}")
     return workflow_id

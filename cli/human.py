@@ -13,6 +13,11 @@ _HOUR = 60 * _MINUTE
 _DAY = 24 * _HOUR
 _KIB = 1024
 
+#: An integer beyond it is shown in hexadecimal.
+_LARGEST = 10**40
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
 #: Characters of a value shown in a table's cell before it is cut; the terminal's width may cut it earlier.
 CELL_CHARS = 200
 
@@ -102,23 +107,21 @@ def _text(value: Any) -> str:
     if isinstance(value, dict) and value.get("type") == "provd.File":
         return _file(value)
     shown = _shown(value)
-    return (
-        shown
-        if isinstance(shown, str)
-        else json.dumps(shown, ensure_ascii=False, separators=(",", ":"), default=_text)
-    )
+    return shown if isinstance(shown, str) else _encode(shown)
 
 
 def _shown(value: Any) -> Any:
     """A value for JSON's encoder, without what only a program needs to read it back."""
     if isinstance(value, dict):
-        return {str(key): _shown(item) for key, item in value.items()}
+        return {_text(key) if key is not None else "null": _shown(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_shown(item) for item in value]
     if isinstance(value, bytes):
         return f"<{many(len(value), 'byte')}>"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value}"
+    if type(value) is int and abs(value) > _LARGEST:
+        return hex(value)  # Python refuses to write very long ones in digits
     return value
 
 

@@ -29,9 +29,9 @@ from provd.cli import (
     store,
     tasks,
 )
-from provd.cli.exits import DONE, FAILED, INTERRUPTED, USAGE, exit_status
+from provd.cli.exits import DONE, FAILED, INTERRUPTED, TERMINATED, USAGE, exit_status
 from provd.cli.output import say_error
-from provd.cli.stopping import exit_on_sigterm
+from provd.cli.stopping import exit_on_sigterm, is_terminated
 from provd.common.errors import ProvdError
 from provd.common.passwords import mask_url
 
@@ -70,6 +70,8 @@ class ProvdGroup(TyperGroup):
             sys.stdout.flush()
             return result
         except ProvdError as error:
+            if is_terminated():
+                raise typer.Exit(TERMINATED) from None
             say_error(mask_url(str(error)))
             raise typer.Exit(exit_status(error)) from None
         except KeyboardInterrupt:

@@ -33,8 +33,8 @@ _NARROWEST_FOLD = 16
 #: `cod.exe` of `exe.doc`), and separators that some terminals break a line at.
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
-#: Ends of lines and tabs, with the blanks around them.
-_BREAKS = re.compile("[ ]*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+[ ]*")
+#: Ends of lines and tabs, with the blanks around them. It begins at the first blank alone: a long row is read once.
+_BREAKS = re.compile("(?<! ) *[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029][ \t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]*")
 
 STATUS_STYLES = {
     "FINISHED": "green",

@@ -55,13 +55,13 @@ def replay(
     """
     if broker is not None and store is not None:
         raise UsageError("give --broker or --store, not both")
-    if remove and store is None:
-        raise UsageError("--remove needs --store: only the store can say that it has all of a file")
     missing = [str(path) for path in paths if not path.exists() and not path.is_symlink()]
     if missing:
         raise UsageError(f"there is no {', no '.join(missing)}")
     settings = settings_of(context, broker_url=broker, store_url=store)
     into = "store" if store is not None or _has_only_a_store(settings, broker) else "broker"
+    if remove and into == "broker":
+        raise UsageError("--remove needs --store: only the store can say that it has all of a file")
     sealed = seal_abandoned(SpoolReader().find(paths)) if recover else Sealed()
     # A file that was named is now to be found under its new name.
     now = [path if path.exists() else path.with_name(path.name.removesuffix(".open")) for path in paths]

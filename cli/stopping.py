@@ -9,8 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 from provd.cli.exits import TERMINATED
+from provd.common import clock
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+#: Seconds within which a second SIGTERM is the same wish.
+_TWICE_S = 5.0
 
 
 @contextmanager
@@ -38,14 +42,30 @@ def exit_on_sigterm() -> Iterator[None]:
     if not ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGTERM, _sigterm)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _exit(number: int, _frame: FrameType | None) -> None:
-    # `timeout` and schedulers send it twice, to the process and to its group: the second must not cut the cleaning short.
-    signal.signal(number, lambda *_: None)
-    raise SystemExit(TERMINATED)
+def is_terminated() -> bool:
+    """Whether SIGTERM has come, whatever became of the exception: SQLite, for one, tells its own instead."""
+    return _sigterm.came_at is not None
+
+
+class _Sigterm:
+    """Raises, and again when it comes later. `timeout` and schedulers send it twice at once, to the process and to its
+    group: the second must not cut the cleaning short.
+    """
+
+    came_at: float | None = None
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        now = clock.monotonic()
+        if self.came_at is None or now - self.came_at > _TWICE_S:
+            self.came_at = now
+            raise SystemExit(TERMINATED)
+
+
+_sigterm = _Sigterm()

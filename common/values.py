@@ -95,8 +95,8 @@ def _from_tag(tag: str, body: Any) -> Any:
         return int(body, 16)
     if tag == "~str" and isinstance(body, bytes):
         return body.decode("utf-8", "surrogatepass")
-    if tag == PAIRS and type(body) is list:
-        return {as_key(from_portable(pair[0])): from_portable(pair[1]) for pair in body}
+    if tag == PAIRS and type(body) is list and all(type(pair) is list and len(pair) == 2 for pair in body):
+        return {as_key(from_portable(key)): from_portable(item) for key, item in body}
     raise ValueError(f"the tag {tag} with a {type(body).__name__} in it")
 
 

@@ -186,6 +186,7 @@ def _look_at_redis(
 
 def _streams(broker: Broker, namespace: str, buckets: int, wanted: Collection[str] | None) -> list[str]:
     """The streams there are, of these workflows if they are given; unlike a consumer's registry this sets nothing."""
+    wanted = None if wanted is None else set(wanted)
     buckets = int(broker.ask("GET", names.buckets_key(namespace)) or buckets)
     replies = broker.run([("SMEMBERS", names.registry_key(namespace, bucket)) for bucket in range(buckets)])
     found = [key.decode("utf-8", "replace") for reply in replies for key in broker.sound(reply)]

@@ -95,7 +95,7 @@ def _one_line(text: str) -> str:
 
 
 def _exception_of(said: str) -> str | None:
-    told = _EXCEPTION.match(_first_line(said))
+    told = _told(said)
     return told[1] if told else None
 
 
@@ -104,7 +104,7 @@ def _first_line(text: str) -> str:
 
 
 def _failure(raised: _Raised, said: str = "") -> Failure:
-    headline = said if said and _agreement(raised, said) else raised.line
+    headline = said if said and _agreement(raised, _told(said)) else raised.line
     exception, frame = raised.exception, raised.frame
     if raised.members:
         shown = ", ".join(member.line for member in raised.members[:_MEMBERS_NAMED])
@@ -138,15 +138,20 @@ def _came_out(traceback: str, said: str) -> _Raised | None:
     raised = list(_chain(traceback.splitlines()))
     if not raised:
         return None
-    agreement, place = max((_agreement(one, said), place) for place, one in enumerate(raised))
+    told = _told(said)
+    agreement, place = max((_agreement(one, told), place) for place, one in enumerate(raised))
     if traceback.startswith("…") and not agreement:
         return None  # its beginning was cut off: this may be a line of a message
     return raised[place]
 
 
-def _agreement(raised: _Raised, said: str) -> int:
+def _told(said: str) -> re.Match[str] | None:
+    """The type and the text in the beginning of a message."""
+    return _EXCEPTION.match(_first_line(said[: 4 * HEADLINE_MAX]))
+
+
+def _agreement(raised: _Raised, told: re.Match[str] | None) -> int:
     """How well an exception fits its message: not at all, by its type, by its text too (Python may add a hint)."""
-    told = _EXCEPTION.match(_first_line(said))
     if told is None or told[1].rpartition(".")[2] != raised.name:
         return 0
     return 2 if raised.text.startswith(told[2] or "") else 1

@@ -22,6 +22,9 @@ from provd.store.interface import Store
 
 _NONE = Ranges()
 
+#: Ranks that a job may have: a larger number is not believed, nor are so many counted.
+_WORLD_MAX = 1 << 20
+
 #: A part's document comes before that of any range around it, whatever is compacted meanwhile.
 _LEDGER_ORDER = (("workflow_id", 1), ("producer_id", 1), ("last_seq", 1), ("first_seq", -1))
 
@@ -250,7 +253,9 @@ def _missing_ranks(records: Iterable[Record]) -> tuple[int, ...]:
     seen: set[int] = set()
     expected = 0
     for record in records:
-        if "rank" in record:
-            seen.add(record["rank"])
-        expected = max(expected, record.get("world_size", 0))
+        rank, size = record.get("rank"), record.get("world_size")
+        if type(rank) is int:
+            seen.add(rank)
+        if type(size) is int and size <= _WORLD_MAX:
+            expected = max(expected, size)
     return tuple(rank for rank in range(expected) if rank not in seen)

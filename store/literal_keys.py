@@ -78,7 +78,14 @@ def value_at(document: Any, path: Sequence[str]) -> tuple[bool, Any]:
 
 
 def _pairs(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in document.get(PAIRS, ()) if isinstance(key, str)}
+    """The pairs of a document as the server reads them: what is none is passed over."""
+    pairs = document.get(PAIRS)
+    found = (
+        [pair for pair in pairs if isinstance(pair, list) and len(pair) == 2]
+        if isinstance(pairs, list)
+        else []
+    )
+    return {key: value for key, value in found if isinstance(key, str)}
 
 
 def for_server(query: Any) -> Any:

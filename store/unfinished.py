@@ -4,7 +4,8 @@
   producer is stored, and every rank has appeared. Tasks are not counted: `provd runs verify` does.
 - The latest runs are looked through, and those that something is known to be wrong with, however old they are. How many
   were not looked at is said.
-- The number of questions grows with the runs that are looked through, two hundred at a time, never with their tasks.
+- The number of questions grows with the runs that are looked through, fifty at a time, never with their tasks. Of those
+  that are over and whole nothing is kept.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from provd.common.record import ENDED, Record, Status
 from provd.store.books import WorkflowBooks, read_several_books
 from provd.store.interface import Filter, Store
 
-_AT_ONCE = 200
+_AT_ONCE = 50
+
+#: Producers whose books are read, unless all runs are looked through.
+_PRODUCERS_MAX = 20_000
 
 _FIELDS = ("workflow_id", "status", "started_at", "producer_id")
 
@@ -40,13 +44,19 @@ def read_unfinished(store: Store, *, among: int) -> Unfinished:
     """Look through so many of the latest runs, 0 meaning all."""
     workflows = {one["workflow_id"]: one for one in _latest(store, among)}
     workflows |= _troubled(store, workflows.keys(), among)
-    found = {}
+    open_: list[WorkflowBooks] = []
+    seen: list[str] = []
+    producers = 0
     for some in portions(list(workflows)):
-        found.update(read_several_books(store, some))
-    open_ = [books for books in found.values() if not _is_over(workflows[books.workflow_id], books)]
-    recorded = sum("started_at" in one or "status" in one for one in workflows.values())
+        if among and producers > _PRODUCERS_MAX:
+            break
+        read = read_several_books(store, some)
+        seen += read
+        producers += sum(len(books.producers) for books in read.values())
+        open_ += [books for books in read.values() if not _is_over(workflows[books.workflow_id], books)]
+    recorded = sum("started_at" in workflows[one] or "status" in workflows[one] for one in seen)
     unseen = store.count(names.WORKFLOWS, {}) - recorded if among else 0
-    return Unfinished(tuple(open_), len(found) - len(open_), max(0, unseen))
+    return Unfinished(tuple(open_), len(seen) - len(open_), max(0, unseen))
 
 
 def portions(workflow_ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -83,6 +93,7 @@ def _troubled(store: Store, known: Collection[str], limit: int) -> dict[str, Rec
     troubled: Filter = {"$or": [{"spooled": {"$ne": []}}, {"dropped": {"$ne": []}}]}
     for collection, where, newest in (
         (names.BEATS, troubled, "beat_at"),
+        (names.PRODUCERS, {"dropped": {"$exists": True, "$ne": []}}, "_id"),
         (names.PRODUCERS, {}, "_id"),
     ):
         for one in store.find(collection, where, fields=("workflow_id",), sort=[(newest, -1)], limit=limit):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from provd.common.record import Status
 from provd.store.books import read_books, read_several_books
 from provd.store.interface import Quarantined, Store
@@ -76,6 +80,25 @@ def test_older_runs_are_not_looked_at_and_counted_but_for_those_that_something_i
     assert [books.workflow_id for books in some.books] == ["run0"]
     assert (some.whole, some.unseen) == (2, 3)
     assert (all_.whole, all_.unseen) == (5, 0)
+
+
+def test_an_older_run_is_listed_when_a_producers_last_word_is_that_it_dropped_something(store: Store) -> None:
+    """It came by the spool: there is no heartbeat of it."""
+    _run("dropped").workflow().close(dropped=[[3, 3]]).write(store, without=[3])
+    for number in range(3):
+        finished_run(store, f"run{number}", started_at=START_MS + 1 + number)
+
+    assert _listed(store, among=2) == ["dropped"]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"world_size": "8"}, {"world_size": 10**12}, {"rank": [1]}, {"rank": None}], ids=str
+)
+def test_an_odd_record_of_one_producer_hides_no_run(store: Store, odd: dict[str, Any]) -> None:
+    _ended("gap").write(store, without=[3])
+    _run("odd").workflow().close(**odd).write(store)
+
+    assert _listed(store) == ["gap"]
 
 
 def test_the_books_of_several_runs_are_those_of_each(store: Store) -> None:

@@ -225,13 +225,14 @@ def test_a_signal_stops_a_replay_between_two_writes_and_repeating_brings_in_the_
 def test_where_the_settings_name_no_broker_but_a_store_it_goes_there_and_with_neither_it_is_exit_2(
     feeder: Feeder, store_url: str, run_provd: RunProvd, tmp_path: Path, broker: str
 ) -> None:
-    spool(tmp_path / "spool", whole_run(feeder, 3))
+    file = spool(tmp_path / "spool", whole_run(feeder, 3))
     offline = {"PROVD_BROKER_URL": broker}
 
-    done = run_provd("replay", "spool", env=offline | {"PROVD_STORE_URL": store_url})
-    neither = run_provd("replay", "spool", env=offline)
+    done = run_provd("replay", "spool", "--remove", env=offline | {"PROVD_STORE_URL": store_url})
+    neither = run_provd("replay", ".", env=offline)
 
     assert (done.returncode, "into the store" in done.stderr) == (0, True), done.stderr
+    assert not file.exists()
     with opened_store(store_url) as opened:
         assert brought_in(opened, feeder)
     assert (neither.returncode, "--broker" in neither.stderr, "--store" in neither.stderr) == (2, True, True)

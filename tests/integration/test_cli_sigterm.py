@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from provd.store.interface import Store
+from provd.store.open import open_store
 from tests.builders import finished_run
 from tests.conftest import RunProvd
 from tests.services.child import Child
@@ -30,6 +32,17 @@ def endless(run, target):
         threading.Event().wait()
 
 exports.FORMATS["endless"] = exports.Format("__main__", "endless", (), to_stream=sys.argv.pop(1) == "stream")
+main()
+"""
+
+#: The command line, which is told to end while SQLite is at work: there an exception goes nowhere.
+_INSIDE_SQLITE = """
+import os, signal
+from provd.cli.main import main
+from provd.store import time_limit
+
+time_limit._STEPS = 1
+time_limit.TimeLimit.is_over = lambda _: os.kill(os.getpid(), signal.SIGTERM)
 main()
 """
 
@@ -93,6 +106,24 @@ def test_an_export_that_is_ended_leaves_the_folder_as_it_was(
     assert os.listdir(folder) == ["out"]
     assert (folder / "out").read_text() == "before"
     assert exporting.tail() == "begun\n"
+
+
+def test_sigterm_inside_of_a_question_to_sqlite_is_no_failure_of_the_store(
+    clean_env: Path, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/provd.db"
+    with closing(open_store(url)) as store:
+        store.migrate()
+        finished_run(store, "alpha")
+    child = Child(
+        [sys.executable, "-c", _INSIDE_SQLITE, "query", "tasks", "{}", "--store", url],
+        log=tmp_path / "log", env=dict(os.environ),
+    )  # fmt: skip
+
+    child.start()
+
+    assert child.wait() == 143
+    assert child.tail() == ""
 
 
 @pytest.mark.parametrize("exporting", ["stream"], indirect=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import provd
 from tests.conftest import RunProvd
+from tests.services.child import Child
+from tests.services.waiting import wait_until
 
 SWEEP = Path(provd.__file__).parent / "examples" / "digits_sweep" / "sweep.py"
 
@@ -30,6 +33,41 @@ def test_the_demo_shows_a_real_campaign_from_its_store(run_provd: RunProvd, clea
     asked = run_provd("tasks", "--status", "ERROR", "--json", "--store", store)
     activities = [json.loads(line)["activity_id"] for line in asked.stdout.splitlines()]
     assert sorted(activities) == ["evaluate", "fit"]
+
+
+def test_a_demo_that_is_ended_ends_its_sweep(clean_env: Path, tmp_path: Path) -> None:
+    demo = Child([sys.executable, "-m", "provd", "demo"], log=tmp_path / "log", env=dict(os.environ))
+    sweep: list[int] = []
+
+    def has_workers() -> bool:
+        sweep[:] = _below(demo.pid, SWEEP.name)
+        return len(sweep) > 1
+
+    demo.start()
+    try:
+        wait_until(has_workers, timeout=60, what="no worker of the sweep")
+
+        demo.send(signal.SIGTERM)
+
+        assert demo.wait() == 143, demo.tail()
+        wait_until(lambda: not any(map(_is_alive, sweep)), timeout=60, what="the sweep goes on")
+    finally:
+        demo.kill()
+
+
+def _below(pid: int, script: str) -> list[int]:
+    """The processes of a script, and of its workers, below a process."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    found = [child for child in children if script in Path(f"/proc/{child}/cmdline").read_text()]
+    return [*found, *(each for child in children for each in _below(child, script))]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_the_same_sweep_works_against_redis_and_mongodb(

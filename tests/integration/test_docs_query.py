@@ -108,7 +108,10 @@ ANSWERS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "What kinds of failures were there, and how many of each?": (
         [r"the loss is not a number.* 2\n", r"No space left.* 1\n", "the job's time is over"],
-        ["^2 evaluate ValueError: the loss is not a number$", "^1 evaluate OSError"],
+        [
+            r"^2 evaluate ValueError \S+sweep.py:\d+ ValueError: the loss is not a number$",
+            r"^1 evaluate OSError \S+sweep.py:\d+ OSError: .*No space left",
+        ],
     ),
     "Where in the code did it fail?": (
         [r'sweep.py"", line \d+, in evaluate', "raise (ValueError|OSError)"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
@@ -73,12 +74,15 @@ def test_times_are_local_and_leave_out_the_date_when_all_are_of_today(
     [
         (2**70, "v=1180591620717411303424"),
         ({"a.b": 1, 3: [math.inf, None, True]}, 'v={"a.b":1,"3":["inf",null,true]}'),
-        ({"$lr": b"abc", None: b"x"}, 'v={"$lr":"<3 bytes>","None":"<1 byte>"}'),
+        ({"$lr": b"abc", None: b"x"}, 'v={"$lr":"<3 bytes>","null":"<1 byte>"}'),
         (b"", "v=<0 bytes>"),
+        (16**4000, f"v=0x1{'0' * 194}…"),
+        ({16**4000: [-(16**4000)]}, None),
+        ([uuid.UUID(int=0)], 'v=["00000000-0000-0000-0000-000000000000"]'),
         ([datetime(2026, 11, 21, 12, tzinfo=timezone.utc)], None),
         (math.nan, "v=nan"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_cell_shows_a_value_and_not_how_it_is_kept(value: Any, shown: str | None) -> None:
     text = human.pairs({"v": value})

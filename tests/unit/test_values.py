@@ -66,9 +66,13 @@ def test_pairs_of_all_keys_are_read_too() -> None:
     assert from_portable({"~map": [["$lr", 1], ["b", {"~int": "0x1"}]]}) == {"$lr": 1, "b": 1}
 
 
-def test_pairs_that_are_none_are_no_value() -> None:
-    with pytest.raises(ValueError, match="~map"):
-        from_portable({"a": 1, "~map": 5})
+@pytest.mark.parametrize("body", [5, [5], [[1]], [[1, 2, 3]], ["ab"]], ids=str)
+def test_pairs_that_are_none_are_no_value(body: Any) -> None:
+    for document in ({"~map": body}, {"a": 1, "~map": body}):
+        with pytest.raises(ValueError, match="~map"):
+            from_portable(document)
+        with pytest.raises(ValueError, match="~map"):
+            from_json(json.dumps(document))
 
 
 @pytest.mark.parametrize("key", ["a", "", "a.b", "a$", "naïve", "a~"])
