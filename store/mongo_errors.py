@@ -27,6 +27,7 @@ _TRANSIENT_CODES = frozenset({
     63, 64, 79, 100, 133, 134, 150, 13388, # sharding and write concern: stale routing, no majority in time
     91, 189, 10058, 10107, 11600, 11601, 11602, 13435, 13436,  # stepping down, shutting down, interrupted
     14031,                                 # out of disk
+    8,                                     # what its storage engine has no number for: a write met a full or failing disk
     20,                                    # a server that (just restarted, or ever) takes no retryable writes
 })
 # fmt: on

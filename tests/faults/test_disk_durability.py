@@ -24,6 +24,7 @@ from tests.faults.job import (
     spooled_messages,
     steps,
 )
+from tests.record_values import canonical
 from tests.services.redis_server import RedisServer
 from tests.services.waiting import wait_until
 from tests.streams import Script, Streams
@@ -236,7 +237,8 @@ def test_a_line_says_what_its_frame_says(script: Script, streams: Streams, tmp_p
 
     def told(messages: list[Message]) -> list[str]:
         return [
-            repr((m.kind, m.seq, sorted(m.record.items()))) for m in sorted(messages, key=lambda m: m.seq)
+            repr((m.kind, m.seq, canonical(dict(sorted(m.record.items())))))
+            for m in sorted(messages, key=lambda m: m.seq)
         ]
 
     assert told(spooled_messages(tmp_path / "spool")) == told(streams.messages())
