@@ -28,10 +28,8 @@ from provd.store.backup_folder import (
     write_collection,
     write_manifest,
 )
-from provd.store.interface import Sort, Store
-
-#: A range that holds others comes behind them: those that are compacted meanwhile are not overlooked.
-_LEDGER_ORDER: Sort = (("workflow_id", 1), ("producer_id", 1), ("last_seq", 1), ("first_seq", -1))
+from provd.store.documents import LEDGER_ORDER
+from provd.store.interface import Store
 
 
 def back_up(
@@ -63,7 +61,7 @@ def back_up(
     with new_folder(folder) as temporary:
         collections: dict[str, tuple[Part, ...]] = {}
         for name in COLLECTIONS:
-            found = source.find(name, {}, sort=_LEDGER_ORDER if name == names.LEDGER else ())
+            found = source.find(name, {}, sort=LEDGER_ORDER if name == names.LEDGER else ())
             collections[name] = write_collection(
                 temporary, name, iter(found), part_bytes=part_bytes, on_document=one_more
             )

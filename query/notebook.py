@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 from provd.query.columns import cell_text
@@ -39,7 +39,7 @@ def facts(items: Iterable[tuple[str, Any]], caption: str) -> str:
     return f"<table><caption>{escaped(caption)}</caption><tbody>{body}</tbody></table>"
 
 
-def many(items: Sequence[Any], noun: str) -> str:
+def many(items: Sized, noun: str) -> str:
     """`1 task`, `2 tasks`."""
     return f"{len(items):,} {noun}{'' if len(items) == 1 else 's'}"
 

@@ -263,4 +263,4 @@ class Runs(Frames, Sequence[RunView]):
         return notebook.table(_RUN_COLUMNS, shown, self._counted() + more)
 
     def _counted(self) -> str:
-        return f"{len(self):,} run{'' if len(self) == 1 else 's'}"
+        return notebook.many(self, "run")

@@ -18,15 +18,13 @@ from dataclasses import dataclass, field
 from provd.common import names
 from provd.common.ranges import Ranges
 from provd.common.record import ENDED, Record
+from provd.store.documents import LEDGER_ORDER
 from provd.store.interface import Store
 
 _NONE = Ranges()
 
 #: Ranks that a job may have: a larger number is not believed, nor are so many counted.
 _WORLD_MAX = 1 << 20
-
-#: A part's document comes before that of any range around it, whatever is compacted meanwhile.
-_LEDGER_ORDER = (("workflow_id", 1), ("producer_id", 1), ("last_seq", 1), ("first_seq", -1))
 
 _PIECE_FIELDS = ("workflow_id", "producer_id", "first_seq", "last_seq")
 
@@ -131,7 +129,7 @@ def read_several_books(store: Store, workflow_ids: Sequence[str]) -> dict[str, W
     """The books of these workflows in four questions, whatever their number; without their tasks (see `read_books`)."""
     of_these = {"workflow_id": {"$in": list(workflow_ids)}}
     ledgers: dict[str, dict[str, list[tuple[int, int]]]] = {}
-    for entry in store.find(names.LEDGER, of_these, sort=_LEDGER_ORDER):
+    for entry in store.find(names.LEDGER, of_these, sort=LEDGER_ORDER):
         ledger = ledgers.setdefault(entry["workflow_id"], {})
         ledger.setdefault(entry["producer_id"], []).append((entry["first_seq"], entry["last_seq"]))
     records = _by_workflow(store.find(names.PRODUCERS, of_these, fields=_RECORD_FIELDS))

@@ -18,7 +18,10 @@ from typing import Any
 
 from provd.common import clock, names
 from provd.common.record import LENT_FIELDS, RANKS, TIME_FIELDS, Kind, Message, Record
-from provd.store.interface import Beat, ConsumerMark, Quarantined, Stored
+from provd.store.interface import Beat, ConsumerMark, Quarantined, Sort, Stored
+
+#: How the ledger is read: a part's document comes before that of any range around it, whatever is compacted meanwhile.
+LEDGER_ORDER: Sort = (("workflow_id", 1), ("producer_id", 1), ("last_seq", 1), ("first_seq", -1))
 
 #: The fields that name a document, which a projection always keeps. Elsewhere `_id` alone does.
 ID_FIELDS: dict[str, tuple[str, ...]] = {

@@ -70,9 +70,6 @@ _HEARTBEAT_MS = 5_000
 _ANSWER_MS = 60_000
 _MAJORITY_MS = 30_000
 
-#: A part's document comes before that of any range around it, whatever is compacted meanwhile.
-_LEDGER_ORDER = [("workflow_id", 1), ("producer_id", 1), ("last_seq", 1), ("first_seq", -1)]
-
 #: Whole documents in one answer: the server would give 16 MiB of them, which as objects of Python are a hundred.
 _WHOLE_AT_ONCE = 1_000
 
@@ -362,7 +359,7 @@ class MongoStore:
     def _ledger(self, workflow_ids: Sequence[str]) -> Cursor[Record]:
         where = {"workflow_id": workflow_ids[0] if len(workflow_ids) == 1 else {"$in": list(workflow_ids)}}
         found: Cursor[Record] = self._database[names.LEDGER].find(where)
-        found.sort(_LEDGER_ORDER)
+        found.sort(list(documents.LEDGER_ORDER))
         return found
 
     # --- reading -----------------------------------------------------------------------------------------------
